@@ -1,0 +1,62 @@
+"""The embedded model's tokenizer: one token per character, instructions as single tokens, a chat template.
+
+Instructions are single tokens so that a window of 8 prompt tokens sees the whole question.
+"""
+
+from __future__ import annotations
+
+from tokenizers import AddedToken, Tokenizer, decoders, models
+from transformers import PreTrainedTokenizerFast
+
+from sparsemm.documents.words import ALPHABET
+
+OCR_PROMPT = "Provide all the OCR results of this image."
+"""The paper's OCR instruction (arXiv 2506.05344); one token here."""
+
+LOOKUP_PREFIX = "What is the value of "
+LOOKUP_SUFFIX = "?"
+
+PAD, END, ASSISTANT = "<|endoftext|>", "<|im_end|>", "<|assistant|>"
+VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
+IMAGE, VIDEO = "<|image_pad|>", "<|video_pad|>"
+SPECIAL = (PAD, END, ASSISTANT, VISION_START, VISION_END, IMAGE, VIDEO)
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'assistant' %}<|assistant|>{% endif %}"
+    "{% if message['content'] is string %}{{ message['content'] }}"
+    "{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' or 'image' in part or 'image_url' in part %}"
+    "<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif part['type'] == 'video' or 'video' in part %}<|vision_start|><|video_pad|><|vision_end|>"
+    "{% elif 'text' in part %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}"
+    "{% if message['role'] == 'assistant' %}<|im_end|>{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def lookup_question(key: str) -> str:
+    """The question whose answer is the value that stands behind ``key`` on the page."""
+    return f"{LOOKUP_PREFIX}{key}{LOOKUP_SUFFIX}"
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """A character tokenizer; text outside the alphabet is dropped."""
+    characters = [*ALPHABET, " ", "\n", LOOKUP_SUFFIX]
+    vocabulary = {token: index for index, token in enumerate([*SPECIAL, *characters])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.decoder = decoders.Fuse()  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in (OCR_PROMPT, LOOKUP_PREFIX)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=END,
+        padding_side="left",
+        model_max_length=4096,
+        clean_up_tokenization_spaces=False,
+        extra_special_tokens={"image_token": IMAGE, "video_token": VIDEO},
+        chat_template=CHAT_TEMPLATE,
+    )
