@@ -83,7 +83,7 @@ def main() -> int:
         print(f"torchvision cannot be imported, and not for want of its operators:\n{error}", file=sys.stderr)
         return 1
     print(
-        f"torchvision has no compiled operators for this torch: its transforms were made importable in {site_packages}"
+        f"torchvision has no operators compiled for this torch; {written[1]} makes its transforms importable"
     )
     return 0
 
