@@ -1,0 +1,160 @@
+"""From a method and one layer's queries and keys to the kept indices, for whole batches."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sparsemm.methods.base import KVMethod, ModelShape, check_layer
+
+
+def prompt_lengths(valid: Tensor) -> Tensor:
+    """Return each row's number of valid tokens, on the CPU.
+
+    Parameters
+    ----------
+    valid : BoolTensor [B, L]
+        False marks padding.
+
+    Returns
+    -------
+    LongTensor [B] on the CPU
+
+    Raises
+    ------
+    ValueError
+        If padding stands anywhere but on the left.
+    """
+    valid = valid.bool().cpu()
+    if bool((valid[:, :-1] & ~valid[:, 1:]).any()):
+        raise ValueError('padding must be on the left: set the tokenizer\'s padding_side to "left"')
+    return valid.sum(dim=1)
+
+
+def top_mask(scores: Tensor, quotas: Tensor, lengths: Tensor) -> Tensor:
+    """Mark the ``quotas`` best of each row's and head's last ``lengths`` columns.
+
+    Ties go to the lower index, so the choice depends neither on the batch nor on the amount of padding.
+
+    Parameters
+    ----------
+    scores : Tensor [B, Hkv, S]
+        Not negative.
+    quotas : LongTensor [B, Hkv]
+        Not above ``lengths``. On the CPU: no wait for the device.
+    lengths : LongTensor [B]
+
+    Returns
+    -------
+    BoolTensor [B, Hkv, S] on the device of `scores`
+    """
+    columns = scores.shape[-1]
+    largest = int(quotas.max()) if quotas.numel() else 0
+    if largest == 0:
+        return torch.zeros_like(scores, dtype=torch.bool)
+    wanted = quotas.to(scores.device).unsqueeze(-1)
+    scores = mask_padding(scores, lengths)
+    # The quota-th best value; topk's indices are not used because their order within ties is undefined.
+    best = scores.topk(min(largest, columns), dim=-1).values
+    threshold = best.gather(-1, (wanted - 1).clamp(min=0))
+    above = scores > threshold
+    tied = scores == threshold
+    left_over = wanted - above.sum(dim=-1, keepdim=True)
+    return above | (tied & (tied.cumsum(dim=-1) <= left_over))
+
+
+def mask_padding(scores: Tensor, lengths: Tensor) -> Tensor:
+    """Return `scores` [B, Hkv, S] with -1 before each row's last ``lengths`` columns: below every score."""
+    columns = scores.shape[-1]
+    if bool((lengths >= columns).all()):
+        return scores
+    first = (columns - lengths).to(scores.device)
+    return scores.masked_fill(torch.arange(columns, device=scores.device) < first[:, None, None], -1.0)
+
+
+def kept_mask(
+    method: KVMethod,
+    query: Tensor,
+    key: Tensor,
+    *,
+    layer: int,
+    shape: ModelShape,
+    scaling: float | None = None,
+    valid: Tensor | None = None,
+    lengths: Tensor | None = None,
+) -> Tensor:
+    """Mark which prompt tokens each KV head of one layer keeps, for a whole batch at once.
+
+    Parameters
+    ----------
+    method : KVMethod
+    query : Tensor [B, Hq, L or W, D]
+        Post-RoPE queries of the prompt, or of at least its last W tokens.
+    key : Tensor [B, Hkv, L, D]
+        Post-RoPE keys of the whole prompt.
+    layer : int
+        Index among the compressible layers.
+    shape : ModelShape
+    scaling : float, optional
+        Factor of the logits, ``D ** -0.5`` unless given.
+    valid : BoolTensor [B, L], optional
+        False marks padding, on the left only. None: no padding.
+    lengths : LongTensor [B] on the CPU, optional
+        ``prompt_lengths(valid)``, when the caller has it: computing it waits for the device.
+
+    Returns
+    -------
+    BoolTensor [B, Hkv, L]
+        The window included, padding never. A row's marks are those of its own run without the batch.
+
+    Raises
+    ------
+    ValueError
+        For padding on the right, a layer outside the shape, or head scores of another shape.
+    """
+    batch, kv_heads, length = key.shape[:3]
+    check_layer(layer, shape)
+    if lengths is None:
+        lengths = torch.full((batch,), length) if valid is None else prompt_lengths(valid)
+    if valid is None:
+        kept = key.new_ones((batch, kv_heads, length), dtype=torch.bool)
+    else:
+        kept = valid.to(torch.bool)[:, None, :].repeat(1, kv_heads, 1)
+    if all(method.keeps_all(row) for row in lengths.tolist()):
+        return kept
+    evictable = (lengths - method.window).clamp(min=0)
+    scores = method.token_scores(query, key, scaling, valid)
+    quotas = method.quotas(scores, evictable, layer, shape)
+    kept[..., : scores.shape[-1]] &= top_mask(scores, quotas, evictable)
+    # A row shorter than the window reaches into the window's columns only: `kept` is its valid mask there.
+    return kept
+
+
+def select(
+    method: KVMethod,
+    query: Tensor,
+    key: Tensor,
+    *,
+    layer: int,
+    shape: ModelShape,
+    scaling: float | None = None,
+    valid: Tensor | None = None,
+) -> list[list[Tensor]]:
+    """Return the kept indices of one layer: `kept_mask` as lists.
+
+    Parameters
+    ----------
+    method, query, key, layer, shape, scaling, valid
+        See `kept_mask`.
+
+    Returns
+    -------
+    list[list[LongTensor]]
+        For each batch row and KV head the indices into key's L axis (padding counted), ascending, the window
+        included.
+    """
+    kept = kept_mask(method, query, key, layer=layer, shape=shape, scaling=scaling, valid=valid)
+    counts: list[int] = kept.sum(dim=-1).flatten().tolist()
+    flat = list(kept.nonzero()[:, 2].split(counts))
+    heads = kept.shape[1]
+    return [flat[row : row + heads] for row in range(0, len(flat), heads)]
