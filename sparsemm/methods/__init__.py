@@ -1,15 +1,23 @@
 """What is kept: KV methods, token scores and quotas. Needs only torch."""
 
+from sparsemm.methods.adakv import AdaKV
 from sparsemm.methods.base import KVMethod, ModelShape
 from sparsemm.methods.fullkv import FullKV
+from sparsemm.methods.pyramidkv import PyramidKV
+from sparsemm.methods.random_heads import RandomHeads
 from sparsemm.methods.select import kept_mask, prompt_lengths, select, top_mask
 from sparsemm.methods.snapkv import SnapKV
+from sparsemm.methods.sparsemm import SparseMM
 
 __all__ = [
+    "AdaKV",
     "FullKV",
     "KVMethod",
     "ModelShape",
+    "PyramidKV",
+    "RandomHeads",
     "SnapKV",
+    "SparseMM",
     "kept_mask",
     "prompt_lengths",
     "select",
