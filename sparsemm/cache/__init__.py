@@ -1,0 +1,14 @@
+"""How it is kept: ragged per-head storage, the registered attention over it, decode backends.
+
+Importing this package registers the attention with transformers under `ATTENTION_NAME`.
+"""
+
+from sparsemm.cache.attention import register
+from sparsemm.cache.checks import ATTENTION_NAME
+from sparsemm.cache.layout import BACKENDS
+from sparsemm.cache.ragged_cache import RaggedCache, model_shape
+from sparsemm.cache.stats import CacheStats
+
+__all__ = ["ATTENTION_NAME", "BACKENDS", "CacheStats", "RaggedCache", "model_shape", "register"]
+
+register()

@@ -1,0 +1,81 @@
+"""The attention function registered with transformers, and its mask."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from sparsemm.cache.checks import ATTENTION_NAME, check_attention_arguments
+from sparsemm.cache.layer import KVHandle
+
+
+def sparsemm_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor | KVHandle,
+    value: Tensor | KVHandle,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention for transformers' registry.
+
+    With plain tensors (vision tower, sliding layers, another cache) it is SDPA. With a `RaggedCache` it is
+    SDPA over the full K/V while nothing was evicted, so that such runs equal ordinary ones to the bit, and
+    attention over the kept entries afterwards. The prompt is compressed here, right after its own
+    attention.
+
+    Parameters
+    ----------
+    module
+        The model's attention module.
+    query
+        Post-RoPE queries, shape [B, heads, q, head_dim].
+    key, value
+        Shape [B, KV heads, L, head_dim], or what the cache's layer returned.
+    attention_mask
+        Bool [B, 1, q, L] or None.
+    dropout
+        Attention dropout; with a `RaggedCache` only 0.
+    scaling
+        Factor of the dot products; ``head_dim ** -0.5`` when None.
+    **kwargs
+        Whatever else the model passes on; handed to SDPA, after a check for what eviction does not support.
+
+    Returns
+    -------
+    tuple
+        The output, shape [B, q, heads, head_dim], and None for the weights.
+    """
+    if isinstance(key, KVHandle):
+        layer = key.layer
+        check_attention_arguments(dropout, kwargs)
+        factor = query.shape[-1] ** -0.5 if scaling is None else scaling
+        if layer.storage is not None:
+            output = layer.attend(query, attention_mask, factor)
+        else:
+            assert layer.keys is not None
+            assert layer.values is not None
+            output, _ = sdpa_attention_forward(
+                module, query, layer.keys, layer.values, attention_mask, scaling=scaling, **kwargs
+            )
+            layer.observe(query, attention_mask, factor)
+        head_mask = layer.settings.head_mask
+        if head_mask is not None:
+            output = output.masked_fill(head_mask[layer.index].to(output.device)[:, None], 0.0)
+        return output, None
+    assert isinstance(value, Tensor)
+    return sdpa_attention_forward(
+        module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+    )
+
+
+def register() -> None:
+    """Make the attention and its mask known to transformers under "sparsemm"; again changes nothing."""
+    AttentionInterface.register(ATTENTION_NAME, sparsemm_attention)
+    # Without a mask function of the same name transformers silently passes no mask at all.
+    AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)

@@ -1,0 +1,55 @@
+"""What the ragged cache cannot do, said in one line instead of a wrong answer."""
+
+from typing import Any
+
+from transformers import PretrainedConfig
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer
+
+ATTENTION_NAME = "sparsemm"
+
+
+def text_config(config: PretrainedConfig) -> PretrainedConfig:
+    """Return the text decoder's config of any model config, after checking that its attention can be served.
+
+    Raises
+    ------
+    ValueError
+        When the attention implementation is not "sparsemm", or the model caps its attention logits or
+        shares K/V between layers.
+    """
+    if getattr(config, "is_encoder_decoder", False):
+        raise ValueError(f"{config.model_type}: encoder-decoder models are not supported")
+    text = config.get_text_config(decoder=True)
+    found = text._attn_implementation
+    if found != ATTENTION_NAME:
+        raise ValueError(
+            f"the text model's attention is {found!r}: load the model with attn_implementation="
+            f'{{"text_config": "{ATTENTION_NAME}"}}, or call model.set_attn_implementation with that'
+        )
+    if getattr(text, "attn_logit_softcapping", None) is not None:
+        raise ValueError(
+            f"{text.model_type}: capped attention logits (attn_logit_softcapping) are not supported"
+        )
+    shared = getattr(text, "kv_sharing_modes", None) or []
+    if getattr(text, "num_kv_shared_layers", None) or any(mode == "reuse" for mode in shared):
+        raise ValueError(f"{text.model_type}: K/V shared between layers is not supported")
+    return text
+
+
+def is_compressible(layer: CacheLayerMixin) -> bool:
+    """Say whether a stock cache layer holds full attention and nothing else."""
+    return type(layer) is DynamicLayer
+
+
+def check_attention_arguments(dropout: float, arguments: dict[str, Any]) -> None:
+    """Raise NotImplementedError for an argument that changes attention in a way unknown to eviction."""
+    if dropout:
+        raise NotImplementedError("RaggedCache does not support attention dropout: call model.eval()")
+    for name, meaning in (
+        ("softcap", "capped attention logits"),
+        ("s_aux", "attention sinks"),
+        ("position_bias", "a position bias"),
+        ("sliding_window", "a sliding window in a full-attention layer"),
+    ):
+        if arguments.get(name) is not None:
+            raise NotImplementedError(f"RaggedCache does not support {meaning} ({name})")

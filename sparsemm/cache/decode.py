@@ -1,0 +1,86 @@
+"""Attention of new queries over a flat storage, group by group."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sparsemm.cache.layout import Group
+from sparsemm.cache.storage import FlatStorage
+
+
+def ragged_attention(
+    query: Tensor, storage: FlatStorage, scaling: float, visible: Tensor | None = None
+) -> Tensor:
+    """Attend over each segment's own entries.
+
+    K and V are read in place, once per KV head: its query heads go in as further query rows.
+
+    Parameters
+    ----------
+    query
+        Post-RoPE queries of the last q tokens, which the storage already holds, shape [B, heads, q,
+        head_dim].
+    storage
+        The layer's entries.
+    scaling
+        Factor of the dot products.
+    visible
+        Which appended tokens each query sees, bool [B, q, appended]; None for all. Kept prompt entries are
+        seen always.
+
+    Returns
+    -------
+    Tensor
+        Shape [B, q, heads, value head_dim].
+    """
+    batch, heads, tokens, head_dim = query.shape
+    segments = batch * storage.heads
+    shape = (segments, heads * tokens // storage.heads, head_dim)
+    rows = query.reshape(shape)
+    if visible is not None:
+        visible = visible.repeat_interleave(storage.heads, dim=0)
+    output: Tensor | None = None
+    for group, bias, index in zip(storage.groups, storage.biases, storage.indices, strict=True):
+        keys = _used(storage.keys, group, storage.appended)
+        values = _used(storage.values, group, storage.appended)
+        bias = None if bias is None else bias[:, :, : keys.shape[1]]
+        if visible is not None:
+            seen = visible if index is None else visible[index]
+            bias = _hide(bias, seen, keys, rows.shape[1])
+        part = _attend(rows if index is None else rows[index], keys, values, bias, scaling)
+        if index is None:
+            output = part
+        else:
+            if output is None:
+                output = part.new_empty(segments, *part.shape[1:])
+            output.index_copy_(0, index, part)
+    assert output is not None
+    return output.view(batch, heads, tokens, -1).transpose(1, 2).contiguous()
+
+
+def _used(flat: Tensor, group: Group, appended: int) -> Tensor:
+    """View of a group's slots in use, shape [count, width + appended, head_dim]."""
+    block = flat[group.offset : group.end].view(len(group.segments), group.capacity, -1)
+    return block[:, : group.width + appended]
+
+
+def _hide(bias: Tensor | None, visible: Tensor, keys: Tensor, rows: int) -> Tensor:
+    """Hide in a bias [count, 1, slots] the appended tokens a query does not see: [count, rows, slots]."""
+    count, tokens, appended = visible.shape
+    full = keys.new_zeros(count, tokens, keys.shape[1])
+    if bias is not None:
+        full += bias
+    full[:, :, keys.shape[1] - appended :].masked_fill_(~visible, -torch.inf)
+    return full.repeat(1, rows // tokens, 1)
+
+
+def _attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scaling: float) -> Tensor:
+    """Softmax attention of [count, rows, head_dim] over [count, slots, head_dim]."""
+    if query.dtype != torch.float32:
+        # SDPA accumulates in float32 here; the plain products below would round the scores.
+        return functional.scaled_dot_product_attention(query, keys, values, attn_mask=bias, scale=scaling)
+    if bias is None:
+        scores = torch.bmm(query * scaling, keys.transpose(1, 2))
+    else:
+        scores = torch.baddbmm(bias, query, keys.transpose(1, 2), alpha=scaling)
+    return torch.bmm(scores.softmax(-1), values)

@@ -1,0 +1,272 @@
+"""One layer of the ragged cache: full K/V while the prompt comes in, only what was kept afterwards."""
+
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import CacheLayerMixin
+
+from sparsemm.cache.decode import ragged_attention
+from sparsemm.cache.settings import Settings
+from sparsemm.cache.storage import FlatStorage
+from sparsemm.methods import kept_mask
+
+
+class KVHandle:
+    """What `RaggedLayer.update` returns for K and V: the way from the attention function to the layer."""
+
+    __slots__ = ("layer",)
+
+    def __init__(self, layer: "RaggedLayer") -> None:
+        self.layer = layer
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(
+            f"a RaggedCache gave its K/V handle to an attention that wants its .{name}: load the model with "
+            'attn_implementation={"text_config": "sparsemm"}'
+        )
+
+
+class RaggedLayer(CacheLayerMixin):
+    """Keeps all K/V until the prompt is complete, then what the method chooses, then appends.
+
+    Parameters
+    ----------
+    index
+        Number of this layer among the compressible ones.
+    settings
+        Shared by all layers of the cache.
+
+    Attributes
+    ----------
+    keys, values
+        Full K and V, shape [B, KV heads, seen, head_dim]; None once entries were evicted.
+    storage
+        The kept entries and the appended tokens, once entries were evicted.
+    prompt_tokens
+        Tokens of the complete prompt, padding included; None until the attention of its last chunk has run.
+    valid
+        Valid prompt tokens of each row, [B] on the CPU.
+    kept
+        Kept prompt entries of each row and KV head, window included, [B, KV heads] on the CPU.
+    """
+
+    is_sliding = False
+    is_croppable = True
+
+    def __init__(self, index: int, settings: Settings) -> None:
+        super().__init__()
+        self.index = index
+        self.settings = settings
+        self.storage: FlatStorage | None = None
+        self.prompt_tokens: int | None = None
+        self.valid = torch.empty(0)
+        self.kept = torch.empty(0)
+        self._seen = 0
+        self._rows = 0
+        self._decoding = False
+        self._window_queries: Tensor | None = None
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Note dtype, device and batch size of the first K and V."""
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self._rows = key_states.shape[0]
+        self.keys = key_states[:, :, :0]
+        self.values = value_states[:, :, :0]
+        self.is_initialized = True
+
+    def update(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[KVHandle, KVHandle]:
+        """Append K and V, [B, KV heads, q, head_dim]; return a handle for the registered attention, twice.
+
+        Raises
+        ------
+        ValueError
+            For another batch size, or tokens that would have belonged to an already compressed prompt.
+        RuntimeError
+            When the attention before this one did not go through the registered function.
+        """
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        self._check_update(key_states.shape[0], key_states.shape[2])
+        self._seen += key_states.shape[2]
+        if self.storage is not None:
+            self.storage.append(key_states, value_states)
+        else:
+            assert self.keys is not None
+            assert self.values is not None
+            self.keys = torch.cat([self.keys, key_states], dim=2)
+            self.values = torch.cat([self.values, value_states], dim=2)
+        handle = KVHandle(self)
+        return handle, handle
+
+    def attend(self, query: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
+        """Attention of the newest q tokens over the kept and appended entries, [B, q, heads, head_dim]."""
+        assert self.storage is not None
+        assert self.prompt_tokens is not None
+        visible = self.settings.masks.turn(mask, self._rows, self._seen, self.prompt_tokens)
+        return ragged_attention(query, self.storage, scaling, visible)
+
+    def observe(self, query: Tensor, mask: Tensor | None, scaling: float) -> None:
+        """After full attention: compress, if the prompt is complete now.
+
+        Parameters
+        ----------
+        query
+            Post-RoPE queries, shape [B, heads, q, head_dim].
+        mask
+            The attention mask, bool [B, 1, q, seen] or None.
+        scaling
+            Factor of the dot products.
+        """
+        if self.prompt_tokens is not None:
+            self.settings.masks.turn(mask, self._rows, self._seen, self.prompt_tokens)
+            return
+        if self._seen < (self.settings.prompt_length or 0):
+            self._remember(query)
+            return
+        self.compress(self._remember(query), mask, scaling)
+        self._window_queries = None
+
+    def compress(self, query: Tensor, mask: Tensor | None, scaling: float) -> None:
+        """Evict what the method does not keep; parameters as in `observe`, the whole window's queries."""
+        settings, keys, values = self.settings, self.keys, self.values
+        assert keys is not None
+        assert values is not None
+        valid, lengths = settings.masks.prompt(mask, self._rows, self._seen)
+        self.prompt_tokens = self._seen
+        self.valid = lengths
+        self.kept = lengths[:, None].repeat(1, keys.shape[1])
+        if not settings.method.evicts or all(settings.method.keeps_all(row) for row in lengths.tolist()):
+            return
+        kept = kept_mask(
+            settings.method,
+            query,
+            keys,
+            layer=self.index,
+            shape=settings.shape,
+            scaling=scaling,
+            valid=valid,
+            lengths=lengths,
+        )
+        counts = kept.sum(dim=-1).cpu()
+        if torch.equal(counts, self.kept):
+            return
+        self.kept = counts
+        self.storage = FlatStorage.from_dense(keys, values, kept, settings.max_new_tokens, settings.backend)
+        self.keys = self.values = None
+
+    def get_seq_length(self) -> int:
+        """Tokens seen, padding and evicted ones included: positions count on."""
+        return self._seen
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Length and offset of the mask's key axis: all tokens ever seen."""
+        return self._seen + query_length, 0
+
+    def get_max_length(self) -> int:
+        """-1: no limit."""
+        return -1
+
+    def tensors(self) -> list[Tensor]:
+        """Every tensor that this layer keeps alive."""
+        held = [self.keys, self.values, self._window_queries]
+        stored = [] if self.storage is None else self.storage.tensors()
+        return stored + [tensor for tensor in held if tensor is not None]
+
+    def full_bytes(self) -> int:
+        """Bytes of K and V of every token seen, padding included, as `DynamicCache` would hold them."""
+        held = self if self.storage is None else self.storage
+        keys, values = held.keys, held.values
+        if keys is None or values is None:
+            return 0
+        entry = keys.shape[-1] * keys.element_size() + values.shape[-1] * values.element_size()
+        return self._rows * self.settings.shape.num_key_value_heads * self._seen * entry
+
+    def select_rows(self, rows: Tensor) -> None:
+        """Keep the given batch rows, in this order; a row may come several times."""
+        if not self.is_initialized:
+            return
+        self._rows = len(rows)
+        if self.storage is not None:
+            self.storage = self.storage.take(rows)
+        else:
+            assert self.keys is not None
+            assert self.values is not None
+            self.keys = self.keys.index_select(0, rows.to(self.keys.device))
+            self.values = self.values.index_select(0, rows.to(self.values.device))
+        if self.prompt_tokens is not None:
+            self.valid, self.kept = self.valid[rows.cpu()], self.kept[rows.cpu()]
+        if self._window_queries is not None:
+            self._window_queries = self._window_queries[rows]
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Give each row the entries of another, for beam search."""
+        self.select_rows(beam_idx)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat each row."""
+        self.select_rows(torch.arange(self._rows).repeat_interleave(repeats))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep some rows, by number or by a bool for each."""
+        self.select_rows(torch.arange(self._rows)[torch.as_tensor(indices).cpu()])
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Forget the last k tokens, given as ``-k``; transformers before 5.18 may give the length to keep.
+
+        Raises
+        ------
+        ValueError
+            When it would cut into the prompt.
+        """
+        count = -tokens_to_remove if tokens_to_remove <= 0 else max(0, self._seen - tokens_to_remove)
+        if count == 0:
+            return
+        after = self._seen - (self._seen if self.prompt_tokens is None else self.prompt_tokens)
+        if count > after:
+            raise ValueError(
+                f"RaggedCache cannot remove {count} tokens, only {after} came after the prompt (assisted "
+                "decoding is not supported)"
+            )
+        self._seen -= count
+        if self.storage is not None:
+            self.storage.crop(count)
+        elif self.keys is not None and self.values is not None:
+            self.keys, self.values = self.keys[:, :, :-count], self.values[:, :, :-count]
+
+    def reset(self) -> None:
+        """Be as new."""
+        self.__init__(self.index, self.settings)
+        self.settings.masks.clear()
+
+    def _check_update(self, rows: int, tokens: int) -> None:
+        if rows != self._rows:
+            raise ValueError(
+                f"this RaggedCache holds {self._rows} rows and was given {rows}: for a new prompt call "
+                "cache.reset() or make a new cache"
+            )
+        declared = self.settings.prompt_length
+        if self.prompt_tokens is not None:
+            self._decoding |= tokens == 1
+            if self.settings.method.evicts and not self._decoding:
+                raise ValueError(
+                    f"{tokens} more tokens after the prompt was compressed, before any was generated: for a "
+                    "new prompt call cache.reset() or make a new cache; for chunks of one give prompt_length"
+                )
+        elif declared is None and self._seen:
+            raise RuntimeError(
+                'the attention of the prompt did not run through "sparsemm", so nothing could be compressed: '
+                'load the model with attn_implementation={"text_config": "sparsemm"}'
+            )
+        elif declared is not None and self._seen + tokens > declared:
+            raise ValueError(f"the prompt has {self._seen + tokens} tokens, prompt_length says {declared}")
+
+    def _remember(self, query: Tensor) -> Tensor:
+        """Return the window's queries of the prompt so far, which may come from several chunks."""
+        window = self.settings.method.window
+        if self._window_queries is not None:
+            query = torch.cat([self._window_queries, query], dim=2)
+        self._window_queries = query[:, :, -window:].clone() if window else None
+        return query

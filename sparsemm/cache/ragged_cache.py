@@ -1,0 +1,144 @@
+"""The public cache."""
+
+from typing import cast
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PretrainedConfig
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from sparsemm.cache import stats
+from sparsemm.cache.checks import is_compressible, text_config
+from sparsemm.cache.layer import RaggedLayer
+from sparsemm.cache.layout import BACKENDS, Backend
+from sparsemm.cache.settings import Settings
+from sparsemm.methods import KVMethod, ModelShape
+
+
+class RaggedCache(Cache):
+    """A KV cache that keeps, head by head, only what a method chooses.
+
+    Pass it as ``past_key_values`` to ``forward`` or ``generate`` of a model loaded with
+    ``attn_implementation={"text_config": "sparsemm"}``. The prompt is attended to in full; right after each
+    layer's attention the method picks that layer's entries and the rest is freed before the next layer
+    runs. Generated tokens and later turns are appended and never evicted. Sliding-window layers stay as
+    transformers makes them.
+
+    Parameters
+    ----------
+    config
+        Config of the model, or of its text model.
+    method
+        What to keep.
+    prompt_length
+        Tokens of the prompt, padding included, when it comes in several chunks: compression then waits for
+        the last. None: the first forward holds the whole prompt.
+    max_new_tokens
+        Tokens that will be generated, to size the room for them. None: the room grows as needed.
+    head_mask
+        Query heads to remove, bool [compressible layers, heads]: where True the head's output is zero, in
+        prompt and generation. None: all stay.
+    backend
+        How generated tokens attend: "grouped" pads heads of similar length to each other, by cost; "loop"
+        takes head by head; "padded" pads all heads of a layer to its longest. None: chosen by device,
+        "grouped" everywhere now.
+
+    Raises
+    ------
+    ValueError
+        When the model's text attention is not "sparsemm", no layer can be compressed, or the model needs
+        what eviction does not support.
+
+    Examples
+    --------
+    >>> cache = RaggedCache(model.config, SnapKV(budget=256))  # doctest: +SKIP
+    >>> model.generate(**inputs, past_key_values=cache)  # doctest: +SKIP
+    >>> cache.stats().realised_budget  # doctest: +SKIP
+    256.0
+    """
+
+    def __init__(
+        self,
+        config: PretrainedConfig,
+        method: KVMethod,
+        *,
+        prompt_length: int | None = None,
+        max_new_tokens: int | None = None,
+        head_mask: Tensor | None = None,
+        backend: Backend | None = None,
+    ) -> None:
+        self._config = text_config(config)
+        layers = self._stock_layers()
+        compressible = [layer for layer in layers if is_compressible(layer)]
+        if not compressible:
+            raise ValueError(f"{self._config.model_type} has no full-attention layer to compress")
+        if backend is not None and backend not in BACKENDS:
+            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+        for name, count in (("prompt_length", prompt_length), ("max_new_tokens", max_new_tokens)):
+            if count is not None and count < 1:
+                raise ValueError(f"{name} must be positive, got {count}")
+        shape = model_shape(self._config, len(compressible))
+        self.settings = Settings(
+            method=method,
+            shape=shape,
+            prompt_length=prompt_length,
+            max_new_tokens=max_new_tokens,
+            head_mask=_checked_head_mask(head_mask, shape),
+            backend=backend or "grouped",
+        )
+        super().__init__(layers=[*self._with_ragged(layers)])
+
+    @property
+    def compressible_layers(self) -> list[RaggedLayer]:
+        """The layers that evict, in order."""
+        return [layer for layer in self.layers if isinstance(layer, RaggedLayer)]
+
+    def stats(self) -> stats.CacheStats:
+        """Return what is kept and what it takes.
+
+        Raises
+        ------
+        RuntimeError
+            Before a complete prompt went through the registered attention.
+        """
+        return stats.collect(self, self.compressible_layers)
+
+    def reset(self) -> None:
+        """Forget everything: the next forward begins a new prompt."""
+        # Stock layers are made anew: before transformers 5.18 their own reset keeps zeroed entries.
+        self.settings.masks.clear()
+        self.layers = [*self._with_ragged(self._stock_layers())]
+
+    def _stock_layers(self) -> list[CacheLayerMixin]:
+        return cast(list[CacheLayerMixin], DynamicCache(config=self._config).layers)
+
+    def _with_ragged(self, layers: list[CacheLayerMixin]) -> list[CacheLayerMixin]:
+        """Put our layers in the place of the compressible ones."""
+        index = 0
+        mixed: list[CacheLayerMixin] = []
+        for layer in layers:
+            if is_compressible(layer):
+                layer = RaggedLayer(index, self.settings)
+                index += 1
+            mixed.append(layer)
+        return mixed
+
+
+def model_shape(config: PretrainedConfig, compressible: int) -> ModelShape:
+    """Read the sizes of a text config that has `compressible` full-attention layers."""
+    heads: int = config.num_attention_heads
+    kv_heads: int = getattr(config, "num_key_value_heads", None) or heads
+    head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return ModelShape(compressible, heads, kv_heads, head_dim)
+
+
+def _checked_head_mask(head_mask: Tensor | None, shape: ModelShape) -> Tensor | None:
+    if head_mask is None:
+        return None
+    head_mask = torch.as_tensor(head_mask)
+    expected = (shape.num_hidden_layers, shape.num_attention_heads)
+    if head_mask.dtype != torch.bool or head_mask.shape != expected:
+        raise ValueError(
+            f"head_mask must be bool {list(expected)}, is {head_mask.dtype} {list(head_mask.shape)}"
+        )
+    return head_mask
