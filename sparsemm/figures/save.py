@@ -1,0 +1,119 @@
+"""All figures of a results folder, written beside its tables."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+
+from sparsemm.evaluation.configs import load_head_scores, shipped
+from sparsemm.evaluation.tables import load_results
+from sparsemm.figures.accuracy import accuracy_vs_budget
+from sparsemm.figures.heads import head_scores
+from sparsemm.figures.style import RC
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+FORMATS = ("png", "pdf")
+
+
+def save(folder: str | Path) -> list[Path]:
+    """Draw every figure that a results folder has the data for, as PNG and PDF in ``<folder>/figures/``.
+
+    ``accuracy_vs_budget`` from its cells; ``head_scores_<file>`` for every file of head scores that the cells
+    used, if that very file (by its hash) is where the run had it or comes with sparsemm; a warning if not.
+
+    Parameters
+    ----------
+    folder : path
+        ``results/<experiment>``.
+
+    Returns
+    -------
+    list of Path
+        The written files.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder has no ``cells.csv``.
+    ValueError
+        If its table cannot be drawn.
+    """
+    folder = Path(folder)
+    cells = load_results(folder)
+    figures = {"accuracy_vs_budget": accuracy_vs_budget(cells)}
+    for label in sorted(cells["head_scores"].dropna().unique()):
+        file = _find_head_scores(label, folder)
+        if file is None:
+            warnings.warn(
+                f"the head scores {label} are nowhere to be found: their figure is left out", stacklevel=2
+            )
+            continue
+        figures[f"head_scores_{file.stem}"] = head_scores(
+            load_head_scores(file).scores, title=_title(file, cells)
+        )
+    return [path for name, figure in figures.items() for path in _write(figure, folder / "figures", name)]
+
+
+def _find_head_scores(label: str, folder: Path) -> Path | None:
+    """The file that a cell's label ``<name>@<start of its SHA-256>`` means; None if no such file is there."""
+    name, _, digest = label.rpartition("@")
+    for file in _candidates(name, folder):
+        if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest().startswith(digest):
+            return file
+    return None
+
+
+def _candidates(name: str, folder: Path) -> Iterator[Path]:
+    """Where a file of head scores may lie: where the run's configuration says, then with the shipped ones."""
+    run = folder / "run.json"
+    for path in _named(json.loads(run.read_text(encoding="utf-8"))) if run.is_file() else ():
+        yield Path(path)
+    yield shipped("results/head_scores") / name
+
+
+def _named(config: Any) -> Iterator[str]:
+    """Every string under a key ``head_scores`` of a nested configuration."""
+    if isinstance(config, dict):
+        for key, value in config.items():
+            if key == "head_scores" and isinstance(value, str):
+                yield value
+            else:
+                yield from _named(value)
+    elif isinstance(config, list):
+        for value in config:
+            yield from _named(value)
+
+
+def _title(file: Path, cells: pd.DataFrame) -> str:
+    """The model's name if the table has one model, else the file's."""
+    models = cells["model"].unique()
+    return f"head scores of {models[0] if len(models) == 1 else file.stem}"
+
+
+def _write(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write one figure in all formats, each atomically, without dates: the same data give the same bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for format in FORMATS:
+        target = folder / f"{name}.{format}"
+        beside = folder / f".{name}.{os.getpid()}.{format}"
+        try:
+            with mpl.rc_context(RC):
+                figure.savefig(
+                    beside, format=format, metadata={"CreationDate": None} if format == "pdf" else None
+                )
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
+        written.append(target)
+    return written
