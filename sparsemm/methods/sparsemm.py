@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from sparsemm.methods.base import ModelShape, check_choice
 from sparsemm.methods.head_scored import HeadScored, sum_groups
-
-
-class ScoredHeads(Protocol):
-    """Anything that carries head scores, such as a loaded score file."""
-
-    @property
-    def scores(self) -> Any:
-        """Scores [layers, query heads]: a Tensor, an array or nested sequences."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +21,7 @@ class SparseMM(HeadScored):
 
     Parameters
     ----------
-    head_scores : Tensor or nested sequence [layers, query heads], or an object with such ``scores``
+    head_scores : Tensor, array or nested sequence [layers, query heads], or an object with such ``scores``
         Visual scores: finite, not negative, not all zero. Kept as a float64 tensor on the CPU. Compared
         with the model's shape when quotas are asked for.
     control : {None, "layer_mean", "shuffled", "flat"}, default None
@@ -49,7 +39,8 @@ class SparseMM(HeadScored):
 
     name: ClassVar[str] = "sparsemm"
 
-    head_scores: Tensor | Sequence[Sequence[float]] | ScoredHeads = field(repr=False)
+    # Given as any of the forms above, kept as a Tensor.
+    head_scores: Any = field(repr=False)
     _: KW_ONLY
     control: str | None = None
     seed: int = 0
@@ -61,7 +52,6 @@ class SparseMM(HeadScored):
 
     def kv_head_scores(self, shape: ModelShape) -> Tensor:
         """Return the scores, or their control, [layers, Hkv]; see `HeadScored.kv_head_scores`."""
-        assert isinstance(self.head_scores, Tensor)
         scores = sum_groups(self.head_scores, shape)
         if self.control == "layer_mean":
             return scores.mean(dim=1, keepdim=True).expand_as(scores)

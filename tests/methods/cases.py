@@ -24,7 +24,9 @@ def visual_scores(shape: ModelShape, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     size = (shape.num_hidden_layers, shape.num_attention_heads)
     scores = torch.rand(size, generator=generator, dtype=torch.float64) ** 6
-    return scores.masked_fill(scores < 1e-4, 0.0)
+    scores = scores.masked_fill(scores < 1e-4, 0.0)
+    scores[-1, -1] = 1.0
+    return scores
 
 
 METHODS: dict[str, Factory] = {
