@@ -1,0 +1,220 @@
+"""The command line: ``sparsemm VERB …``.
+
+Verbs that run something are configured by Hydra (``eval_configs/<verb>.yaml``); those that look at results
+take a path.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from sparsemm.evaluation.configs import InputError, names, nearest, shipped, summary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+USAGE = """\
+usage: sparsemm VERB [options]
+
+Which KV entries of a multimodal LLM to keep, head by head, and what that costs in accuracy.
+
+run something (options are Hydra overrides, `sparsemm VERB --help` lists them):
+  sweep        measure tasks x methods x budgets; finished cells are skipped
+                 sparsemm sweep experiment=demo
+                 sparsemm sweep task=[tiny_docvqa] method=[snapkv,sparsemm] budget=[16,32]
+                 sparsemm sweep -m method=snapkv,adakv budget=16,32
+  heads        find a model's visual heads and write their scores
+  train-tiny   train the embedded model
+
+look at results and names:
+  figures RESULTS                              draw the figures of a results folder
+  list methods|models|tasks [--include-path]   what can be named; where lmms-eval finds the local tasks
+
+--version, --help"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code.
+
+    Bad input gives one line on stderr and exit code 2; with ``HYDRA_FULL_ERROR=1`` in the environment, the
+    traceback.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"sparsemm {version('sparsemm')}")
+        return 0
+    verb, rest = arguments[0], arguments[1:]
+    try:
+        if verb in HYDRA_VERBS:
+            show(verb, run_hydra(verb, rest))
+            return 0
+        if verb in PATH_VERBS:
+            return PATH_VERBS[verb](rest)
+        raise InputError(f"unknown verb {verb!r}; {nearest(verb, [*HYDRA_VERBS, *PATH_VERBS])}")
+    except SystemExit as end:  # argparse and Hydra end so after --help and after their own messages
+        return int(end.code or 0)
+    except KeyboardInterrupt:
+        print("sparsemm: interrupted; finished cells are kept, the same command goes on", file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        print(f"sparsemm: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+def sweep(config: dict[str, Any]) -> Any:
+    """``sparsemm sweep``."""
+    from sparsemm.evaluation.sweep import run
+
+    return run(config)
+
+
+def heads(config: dict[str, Any]) -> Any:
+    """``sparsemm heads``."""
+    from sparsemm.heads.identify import run
+
+    return run(config)
+
+
+def train_tiny(config: dict[str, Any]) -> Any:
+    """``sparsemm train-tiny``."""
+    from sparsemm.tiny.training import TrainConfig, train
+
+    return train(TrainConfig(**config))
+
+
+def show(verb: str, results: list[Any]) -> None:
+    """What a verb prints after all of its jobs (several with ``-m``)."""
+    if verb == "sweep":
+        from rich.console import Console
+
+        from sparsemm.evaluation.terminal import print_outcomes
+
+        print_outcomes(results, Console(highlight=False))
+
+
+HYDRA_VERBS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "sweep": sweep,
+    "heads": heads,
+    "train-tiny": train_tiny,
+}
+
+
+def run_hydra(verb: str, overrides: Sequence[str]) -> list[Any]:
+    """Compose a verb's configuration, run it, and return what each job gave (several with ``-m``)."""
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    results: list[Any] = []
+    failures: list[Exception] = []
+
+    def job(config: DictConfig) -> None:
+        try:
+            resolved: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+            results.append(HYDRA_VERBS[verb](resolved))
+        except Exception as error:  # carried around Hydra, which would print it in its own way
+            failures.append(error)
+            raise SystemExit(1) from error
+
+    name = verb.replace("-", "_")
+    with _hydra_process(verb, overrides):
+        try:
+            hydra.main(version_base="1.3", config_path=str(shipped("eval_configs")), config_name=name)(job)()
+        except (HydraException, OmegaConfBaseException) as error:
+            raise InputError(explain(error, name)) from error
+        except SystemExit:
+            if failures:
+                raise failures[0] from None
+            raise
+    return results
+
+
+@contextmanager
+def _hydra_process(verb: str, overrides: Sequence[str]) -> Iterator[None]:
+    """What Hydra reads from the process: its arguments, and that errors are to be raised, not printed."""
+    argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = [f"sparsemm {verb}", *overrides]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        sys.argv = argv
+        if full is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full
+
+
+def explain(error: Exception, config_name: str) -> str:
+    """Hydra's message in one line: which option is wrong, and which names exist."""
+    import yaml
+
+    message = str(error)
+    if group := re.search(r"Could not (?:find|load) '(\w+)/([^']+)'", message):
+        return f"unknown {group[1]} {group[2]!r}; {nearest(group[2], names(group[1]))}"
+    if option := re.search(r"Could not override '([^']+)'", message):
+        text = (shipped("eval_configs") / f"{config_name}.yaml").read_text(encoding="utf-8")
+        config = yaml.safe_load(text)
+        groups = [key for default in config.pop("defaults") if isinstance(default, dict) for key in default]
+        known = [*groups, *(key for key in config if key != "hydra")]
+        return f"{config_name} has no option {option[1]!r}; {nearest(option[1], known)}"
+    return message.split("\nSee https://hydra.cc")[0]
+
+
+def figures(arguments: Sequence[str]) -> int:
+    """``sparsemm figures RESULTS``."""
+    parser = argparse.ArgumentParser(
+        prog="sparsemm figures", description="Draw the figures of a results folder."
+    )
+    parser.add_argument("results", help="results/<experiment>")
+    folder = parser.parse_args(arguments).results
+    from sparsemm.figures import save
+
+    for path in save(folder):
+        print(path)
+    return 0
+
+
+def list_names(arguments: Sequence[str]) -> int:
+    """``sparsemm list methods|models|tasks``."""
+    parser = argparse.ArgumentParser(prog="sparsemm list", description="List what can be named in a sweep.")
+    parser.add_argument("what", choices=["methods", "models", "tasks"])
+    parser.add_argument(
+        "--include-path",
+        action="store_true",
+        help="tasks: print the folder for lmms-eval's --include_path instead",
+    )
+    options = parser.parse_args(arguments)
+    group = options.what.removesuffix("s")
+    if options.include_path:
+        if group != "task":
+            raise InputError("--include-path belongs to `sparsemm list tasks`")
+        from sparsemm.evaluation.tasks import include_path
+
+        print(include_path())
+        return 0
+    known = names(group)
+    width = max(map(len, known))
+    for name in known:
+        print(f"{name:{width}}  {summary(group, name)}".rstrip())
+    return 0
+
+
+PATH_VERBS: dict[str, Callable[[Sequence[str]], int]] = {"figures": figures, "list": list_names}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""Where the configuration tree is, which names it holds, and how a method's file becomes a method.
+
+The files of ``model/``, ``task/`` and ``method/`` are plain YAML, so that lmms-eval's command line, which
+knows no Hydra, reads the same defaults as a sweep.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+if TYPE_CHECKING:
+    from sparsemm.methods import KVMethod
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+class InputError(ValueError):
+    """What the user gave is wrong. The message is one line: what is wrong, and what would be right."""
+
+
+def shipped(relative: str | Path) -> Path:
+    """Path of a file or folder that comes with the project: inside the installed package, else in the clone.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is in neither place.
+    """
+    for root in (PACKAGE, PACKAGE.parent):
+        if (path := root / relative).exists():
+            return path
+    raise FileNotFoundError(f"{relative} is neither in {PACKAGE} nor in {PACKAGE.parent}")
+
+
+def given_or_shipped(path: str | Path) -> Path:
+    """A path as the user gave it if that exists (relative to the working directory), else the shipped file.
+
+    Raises
+    ------
+    InputError
+        If there is no such file.
+    """
+    if Path(path).exists():
+        return Path(path)
+    try:
+        return shipped(path)
+    except FileNotFoundError:
+        raise InputError(f"no such file: {path}") from None
+
+
+def names(group: str) -> list[str]:
+    """Names of the configurations in a group of the tree, sorted: ``names("method")``."""
+    return sorted(path.stem for path in (shipped("eval_configs") / group).glob("*.yaml"))
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of an error message: the known names closest to a wrong one, or all if none is close."""
+    known = list(known)
+    close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
+
+
+def read(group: str, name: str) -> dict[str, Any]:
+    """One configuration of the tree as a dictionary: ``read("method", "snapkv")``.
+
+    Raises
+    ------
+    InputError
+        Unknown name; the nearest ones are given.
+    """
+    if name not in (known := names(group)):
+        raise InputError(f"unknown {group} {name!r}; {nearest(name, known)}")
+    return yaml.safe_load((shipped("eval_configs") / group / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def summary(group: str, name: str) -> str:
+    """The first comment of a configuration file that is not Hydra's own: what it is, in one line."""
+    text = (shipped("eval_configs") / group / f"{name}.yaml").read_text(encoding="utf-8")
+    comments = (line[1:].strip() for line in text.splitlines() if line.startswith("#"))
+    return next((line for line in comments if not line.startswith("@")), "")
+
+
+@functools.lru_cache(maxsize=8)
+def load_head_scores(path: Path) -> Any:
+    """Read a file of head scores once per process (``sparsemm.heads.HeadScores``)."""
+    from sparsemm.heads import HeadScores
+
+    return HeadScores.load(path)
+
+
+def build_method(
+    parameters: Mapping[str, Any], *, budget: float | None, window: int, head_scores: str | Path | None = None
+) -> KVMethod:
+    """Make a method from its configuration.
+
+    Parameters
+    ----------
+    parameters : mapping
+        A file of ``method/``: ``_target_`` and the method's own parameters.
+    budget : int, float or None
+        Nominal budget; may be None for a method that has none (FullKV).
+    window : int
+        Observation window of the model, in tokens; a ``window`` among the parameters wins.
+    head_scores : path, optional
+        The model's head scores, used where the method wants some and its configuration names none.
+
+    Raises
+    ------
+    InputError
+        Unknown parameter, missing budget or head scores.
+    ValueError
+        A value that the method refuses.
+    """
+    parameters = dict(parameters)
+    target = resolve_name(parameters.pop("_target_"))
+    fields = {field.name: field for field in dataclasses.fields(target) if field.init}
+    for name in parameters:
+        if name not in fields:
+            raise InputError(f"{target.__name__} has no parameter {name!r}; {nearest(name, fields)}")
+    if "budget" in fields:
+        if budget is None:
+            raise InputError(f"method {target.name} needs a budget (budget=64)")
+        parameters["budget"] = budget
+    if "window" in fields:
+        parameters.setdefault("window", window)
+    if "head_scores" in fields:
+        chosen = parameters.get("head_scores") or head_scores
+        if chosen is None:
+            raise InputError(
+                f"method {target.name} needs head scores and the model names none: "
+                "give a file (head_scores=FILE) or measure them (sparsemm heads)"
+            )
+        parameters["head_scores"] = load_head_scores(given_or_shipped(chosen).resolve())
+    return target(**parameters)

@@ -1,0 +1,64 @@
+"""What a sweep shows on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from sparsemm.evaluation.cells import Cell
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sparsemm.evaluation.sweep import Outcome
+
+
+def cell_name(cell: Cell) -> str:
+    """A cell in a few words: ``tiny_ocr snapkv 32``."""
+    budget = f" {cell.method.budget}" if cell.method.evicts else ""
+    return f"{cell.task} {cell.method_name}{budget}"
+
+
+def documents_progress(console: Console) -> Progress:
+    """A bar that counts documents over all cells."""
+    text, times = TextColumn("{task.description}"), (TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(text, BarColumn(), MofNCompleteColumn(), *times, console=console)
+
+
+def print_outcomes(outcomes: Sequence[Outcome], console: Console) -> None:
+    """Print the scores of one or several sweeps into the same folder: methods as rows, budgets as columns."""
+    if not outcomes:
+        return
+    folder, table = outcomes[-1].folder, outcomes[-1].table
+    cells = [cell for outcome in outcomes if outcome.folder == folder for cell in outcome.cells]
+    budgets = sorted({cell.method.budget for cell in cells if cell.method.evicts})
+    for task in dict.fromkeys(cell.task for cell in cells):
+        methods = {cell.method_name: None for cell in cells if cell.task == task}
+        rows = table[(table["task"] == task) & table["method"].isin(list(methods))]
+        console.print(f"\n[bold]{task}[/bold]: {rows['metric'].iloc[0]}, {rows['n'].iloc[0]} documents")
+        printed = Table()
+        printed.add_column("method \\ budget")
+        for heading in [str(budget) for budget in budgets] or ["all tokens"]:
+            printed.add_column(heading, justify="right")
+        for method in methods:
+            group = rows[rows["method"] == method]
+            printed.add_row(method, *(_score(group, budget) for budget in budgets or [None]))
+        console.print(printed)
+    console.print(f"{folder}/cells.csv holds {len(table)} cells")
+
+
+def _score(group: pd.DataFrame, budget: float | None) -> str:
+    """One score (FullKV's under every budget), or several where other parameters differ."""
+    chosen = group if group["budget"].isna().all() else group[group["budget"] == budget]
+    return " ".join(f"{value:.3f}" for value in chosen["score"])
