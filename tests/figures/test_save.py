@@ -56,5 +56,5 @@ def test_scores_that_changed_since_the_run_are_not_drawn(results, tmp_path):
 
 
 def test_a_folder_without_cells_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="cells.csv"):
+    with pytest.raises(FileNotFoundError, match=r"cells\.csv"):
         save(tmp_path)
