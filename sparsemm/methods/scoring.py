@@ -71,13 +71,11 @@ def window_attention(
 
     scores = logits.softmax(dim=-1)[..., :earlier].mean(dim=3)
     scores = scores.mean(dim=2) if gqa == "mean" else scores.amax(dim=2)
-    padding = None if valid is None else ~valid[:, None, :earlier]
-    if padding is not None:
-        # Exact zeros already, except in rows shorter than the window.
-        scores = scores.masked_fill(padding, 0.0)
     if kernel > 1:
         pool = F.avg_pool1d if pooling == "avg" else F.max_pool1d
         scores = pool(scores, kernel_size=kernel, stride=1, padding=kernel // 2)
-        if padding is not None:
-            scores = scores.masked_fill(padding, 0.0)
+    if valid is not None:
+        # Padding got no attention, so it pooled as zeros do; what it took from its neighbours is removed, and
+        # so is whatever rows shorter than the window have.
+        scores = scores.masked_fill(~valid[:, None, :earlier], 0.0)
     return scores

@@ -66,6 +66,8 @@ def test_silent_heads_share_what_is_left_equally():
 def test_equal_remainders_go_to_the_lower_index():
     shares = torch.tensor([[1.5, 2.5, 0.25, 0.75], [1 / 3] * 3 + [0.0]], dtype=torch.float64)
     assert largest_remainder(shares, torch.tensor([5, 1])).tolist() == [[2, 2, 0, 1], [1, 0, 0, 0]]
+    many = largest_remainder(torch.full((1000,), 0.25, dtype=torch.float64), torch.tensor(250))
+    assert many.tolist() == [1] * 250 + [0] * 750
 
 
 @given(

@@ -142,6 +142,12 @@ def test_a_full_prompt_leaves_released_heads_short():
     assert int(table(method, [60], shape).sum()) < 60 * 10
 
 
+def test_dropping_heads_still_keep_a_prompt_of_the_budgets_length():
+    method = SparseMM(60 + WINDOW, visual_scores(SHAPES[1]), window=WINDOW, overflow="drop")
+    assert bool((table(method, [60, 61], SHAPES[1])[0] == 60).all())
+    assert int(table(method, [61], SHAPES[1]).sum()) < 60 * 10
+
+
 def test_random_heads_differ_by_seed_only():
     shape = SHAPES[2]
     first, again, other = (
