@@ -64,9 +64,8 @@ def sparsemm_attention(
                 module, query, layer.keys, layer.values, attention_mask, scaling=scaling, **kwargs
             )
             layer.observe(query, attention_mask, factor)
-        head_mask = layer.settings.head_mask
-        if head_mask is not None:
-            output = output.masked_fill(head_mask[layer.index].to(output.device)[:, None], 0.0)
+        if layer.removed_heads is not None:
+            output = output.masked_fill(layer.removed_heads[:, None], 0.0)
         return output, None
     assert isinstance(value, Tensor)
     return sdpa_attention_forward(

@@ -49,6 +49,8 @@ class RaggedLayer(CacheLayerMixin):
         Valid prompt tokens of each row, [B] on the CPU.
     kept
         Kept prompt entries of each row and KV head, window included, [B, KV heads] on the CPU.
+    removed_heads
+        Query heads whose output is zeroed, bool [heads]; None for none.
     """
 
     is_sliding = False
@@ -62,6 +64,7 @@ class RaggedLayer(CacheLayerMixin):
         self.prompt_tokens: int | None = None
         self.valid = torch.empty(0)
         self.kept = torch.empty(0)
+        self.removed_heads: Tensor | None = None
         self._seen = 0
         self._rows = 0
         self._decoding = False
@@ -73,6 +76,9 @@ class RaggedLayer(CacheLayerMixin):
         self._rows = key_states.shape[0]
         self.keys = key_states[:, :, :0]
         self.values = value_states[:, :, :0]
+        head_mask = self.settings.head_mask
+        if head_mask is not None and bool(head_mask[self.index].any()):
+            self.removed_heads = head_mask[self.index].to(self.device)
         self.is_initialized = True
 
     def update(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -123,11 +129,14 @@ class RaggedLayer(CacheLayerMixin):
         if self.prompt_tokens is not None:
             self.settings.masks.turn(mask, self._rows, self._seen, self.prompt_tokens)
             return
+        if self._window_queries is not None:
+            query = torch.cat([self._window_queries, query], dim=2)
         if self._seen < (self.settings.prompt_length or 0):
-            self._remember(query)
+            # The window may reach back into earlier chunks; a method that evicts has a window of at least 1.
+            self._window_queries = query[:, :, -max(self.settings.method.window, 1) :].clone()
             return
-        self.compress(self._remember(query), mask, scaling)
         self._window_queries = None
+        self.compress(query, mask, scaling)
 
     def compress(self, query: Tensor, mask: Tensor | None, scaling: float) -> None:
         """Evict what the method does not keep; parameters as in `observe`, the whole window's queries."""
@@ -262,11 +271,3 @@ class RaggedLayer(CacheLayerMixin):
             )
         elif declared is not None and self._seen + tokens > declared:
             raise ValueError(f"the prompt has {self._seen + tokens} tokens, prompt_length says {declared}")
-
-    def _remember(self, query: Tensor) -> Tensor:
-        """Return the window's queries of the prompt so far, which may come from several chunks."""
-        window = self.settings.method.window
-        if self._window_queries is not None:
-            query = torch.cat([self._window_queries, query], dim=2)
-        self._window_queries = query[:, :, -window:].clone() if window else None
-        return query
