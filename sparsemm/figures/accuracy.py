@@ -23,7 +23,16 @@ if TYPE_CHECKING:
 COLUMNS = ("model", "task", "metric", "method", "budget", "score")
 """Needed columns of ``cells.csv``; ``ci_low``, ``ci_high`` and ``n`` are used where they are filled."""
 
-VARIANT_COLUMNS = ("window", "overflow", "rounding", "head_scores", "ablation", "fraction", "method_params")
+VARIANT_COLUMNS = (
+    "n",
+    "window",
+    "overflow",
+    "rounding",
+    "head_scores",
+    "ablation",
+    "fraction",
+    "method_params",
+)
 """Rows of one line must agree in these; only ``seed`` may differ, and is averaged over."""
 
 PANEL_INCHES = 2.0

@@ -130,6 +130,7 @@ def test_fullkv_alone_needs_no_budget_axis(cells):
             "have a budget and others have none",
         ),
         (lambda cells: pd.concat([cells, cells.assign(ablation="mask_visual")]), "differ in ablation"),
+        (lambda cells: pd.concat([cells, cells.assign(n=20)]), "differ in n"),
         (
             lambda cells: pd.concat([cells, cells.assign(method_params='{"kernel": 7}')]),
             "differ in method_params",
