@@ -55,7 +55,9 @@ class MaskReader:
             valid = _checked(mask, batch, seen)[:, -1]  # the last token sees all that is not padding
             lengths = prompt_lengths(valid)
             if not bool(lengths.all()):
-                raise ValueError("a row of the prompt is nothing but padding")
+                raise ValueError(
+                    "a row of the prompt is nothing but padding (for a prompt in chunks give prompt_length)"
+                )
             self._prompt = (valid if int(lengths.min()) < seen else None), lengths
             self._prompt_mask = mask
         return self._prompt
