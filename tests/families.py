@@ -162,7 +162,9 @@ def build(family: str, attention: str = "sparsemm") -> tuple[PreTrainedModel, An
     """
     torch.manual_seed(0)
     model, processor = FAMILIES[family]()
-    model.set_attn_implementation({"text_config": attention})
+    model.set_attn_implementation(
+        {"text_config": attention} if hasattr(model.config, "text_config") else attention
+    )
     model.generation_config.pad_token_id = SPECIAL.index(PAD)
     model.generation_config.eos_token_id = None  # every row generates as long as asked
     return model.eval(), processor

@@ -22,9 +22,10 @@ def text_config(config: PretrainedConfig) -> PretrainedConfig:
     text = config.get_text_config(decoder=True)
     found = text._attn_implementation
     if found != ATTENTION_NAME:
+        wanted = ATTENTION_NAME if text is config else {"text_config": ATTENTION_NAME}
         raise ValueError(
-            f"the text model's attention is {found!r}: load the model with attn_implementation="
-            f'{{"text_config": "{ATTENTION_NAME}"}}, or call model.set_attn_implementation with that'
+            f"the text model's attention is {found!r}: load the model with attn_implementation={wanted!r} "
+            "or call model.set_attn_implementation with that"
         )
     if getattr(text, "attn_logit_softcapping", None) is not None:
         raise ValueError(

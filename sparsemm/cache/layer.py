@@ -262,7 +262,7 @@ class RaggedLayer(CacheLayerMixin):
             if self.settings.method.evicts and not self._decoding:
                 raise ValueError(
                     f"{tokens} more tokens after the prompt was compressed, before any was generated: for a "
-                    "new prompt call cache.reset() or make a new cache; for a prompt that comes in chunks give "
+                    "new prompt call cache.reset() or make a new cache; for a prompt in chunks give "
                     "prompt_length"
                 )
         elif declared is None and self._seen:

@@ -32,7 +32,7 @@ def converse(
 ) -> list[Tensor]:
     """Feed a prompt, whole or cut before the given tokens, then pieces of (ids, which of them are valid).
 
-    Returns the logits of the prompt's last token, [B, 1, vocabulary], and those of each piece, [B, q, vocabulary].
+    Returns the logits of the prompt's last token, [B, 1, vocabulary], and those of each piece, [B, q, …].
     Positions are given explicitly, since Qwen2-VL's own count only inside generate.
     """
     ids, mask = prompts["input_ids"], prompts["attention_mask"]
@@ -66,7 +66,7 @@ def converse(
 
 
 def text_step(model: PreTrainedModel, cache: RaggedCache, ids: Tensor, mask: Tensor) -> Tensor:
-    """Hidden states after one more token, through the text model alone: it knows no earlier batch's images."""
+    """Hidden states of one more token from the text model alone, which remembers no earlier images."""
     positions = mask.sum(1, keepdim=True) - 1
     with torch.no_grad():
         return model.model.language_model(
@@ -175,7 +175,7 @@ def test_rows_can_be_repeated_chosen_and_reordered(family: str, method: KVMethod
     converse(model, plain, prompts, [])
     converse(model, moved, prompts, [])
     moved.batch_repeat_interleave(2)  # 0 0 1 1
-    moved.reorder_cache(torch.tensor([3, 0, 2, 1]))  # 1 0 1 0
+    moved.reorder_cache(torch.tensor([3, 0, 2, 1]))  # 1 0 1 0  # pyright: ignore[reportArgumentType]
     moved.batch_select_indices(torch.tensor([True, True, False, True]))  # 1 0 0
     rows = torch.tensor([1, 0, 0])
     expected = text_step(model, plain, ids, mask)[rows]
@@ -267,7 +267,7 @@ def test_a_short_prompt_is_kept_whole(length: int) -> None:
 
 
 def test_a_short_row_beside_a_long_one() -> None:
-    """The short row has fewer tokens than the window; nothing of it is evicted, and the long row is as alone."""
+    """The short row has fewer tokens than the window: it is kept whole, and the long row is as alone."""
     model, _ = build("llava_next")
     ids = torch.randint(6, 34, (2, 30), generator=torch.Generator().manual_seed(0))
     mask = torch.ones(2, 30, dtype=torch.long)
