@@ -19,7 +19,7 @@ SEEN_FONTS = (
 HELD_OUT_FONT = "cmtt10"
 """A face that no training page ever uses; drawn only when it is asked for by name."""
 
-SIZES = {font: (12, 13, 14) for font in SEEN_FONTS} | {HELD_OUT_FONT: (14, 15, 16)}
+SIZES = dict.fromkeys(SEEN_FONTS, (12, 13, 14)) | {HELD_OUT_FONT: (14, 15, 16)}
 """Pixel sizes per face: a line fits 16 pixels, a character advances 7 or 8."""
 
 
@@ -33,7 +33,9 @@ def font_folder() -> Path:
     """
     spec = find_spec("matplotlib")
     if spec is None or spec.origin is None:
-        raise FileNotFoundError("the document generator draws with matplotlib's fonts: pip install matplotlib")
+        raise FileNotFoundError(
+            "the document generator draws with matplotlib's fonts: pip install matplotlib"
+        )
     return Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf"
 
 
@@ -48,6 +50,4 @@ def load_font(name: str, size: int) -> ImageFont.FreeTypeFont:
     """
     if name not in SIZES:
         raise ValueError(f"unknown font {name!r}; known: {', '.join(SIZES)}")
-    return ImageFont.truetype(
-        str(font_folder() / f"{name}.ttf"), size, layout_engine=ImageFont.Layout.BASIC
-    )
+    return ImageFont.truetype(str(font_folder() / f"{name}.ttf"), size, layout_engine=ImageFont.Layout.BASIC)

@@ -30,7 +30,7 @@ GRIDS = {
 
 @dataclass(frozen=True)
 class Word:
-    """A drawn word. ``box`` is (left, top, right, bottom) in image pixels; characters share its width equally."""
+    """A drawn word; ``box`` is (left, top, right, bottom) in pixels, its characters equally wide."""
 
     text: str
     box: tuple[int, int, int, int]
@@ -66,7 +66,13 @@ class Page:
 
 
 def make_page(
-    seed: int, *, split: Split = "eval", tokens: int = 96, font: str | None = None, dense: bool = False
+    seed: int,
+    *,
+    split: Split = "eval",
+    tokens: int = 96,
+    font: str | None = None,
+    grid: tuple[int, int] | None = None,
+    dense: bool = False,
 ) -> Page:
     """Draw the page of a seed; the same arguments give the same page everywhere.
 
@@ -80,21 +86,31 @@ def make_page(
         Visual tokens of the page; one of ``GRIDS``.
     font : str, optional
         Face; default: one of ``SEEN_FONTS``, by seed.
+    grid : (rows, columns), optional
+        Page shape in visual tokens, one of ``GRIDS[tokens]``; default: one of them, by seed.
     dense : bool, default False
         Fill every line with random characters: for teaching characters, not reading. No fields.
 
     Raises
     ------
     ValueError
-        Unknown ``tokens``, ``split`` or ``font``.
+        Unknown ``tokens``, ``split``, ``font`` or ``grid``.
     """
     if tokens not in GRIDS:
         raise ValueError(f"no page shape for {tokens} visual tokens; known: {', '.join(map(str, GRIDS))}")
     if split not in ("train", "eval"):
         raise ValueError(f"split must be 'train' or 'eval', got {split!r}")
     rng = random.Random(f"{VERSION}/{split}/{seed}/{tokens}/{dense}")
-    rows, columns = rng.choice(GRIDS[tokens])
-    chosen_font = rng.choice(SEEN_FONTS)  # drawn even if unused, so that a given font changes nothing else
+    rows, columns = rng.choice(
+        GRIDS[tokens]
+    )  # drawn even if given, so that a given shape changes nothing else
+    if grid is not None:
+        if grid not in GRIDS[tokens]:
+            raise ValueError(
+                f"no page of {tokens} visual tokens has the shape {grid}; known: {GRIDS[tokens]}"
+            )
+        rows, columns = grid
+    chosen_font = rng.choice(SEEN_FONTS)  # likewise
     font = font or chosen_font
     if font not in SIZES:
         raise ValueError(f"unknown font {font!r}; known: {', '.join(SIZES)}")
@@ -105,10 +121,11 @@ def make_page(
     image = Image.new("L", (width, height), paper)
     draw = ImageDraw.Draw(image)
     draw.fontmode = "L"
-    cap_left, cap_top, _, cap_bottom = face.getbbox("H")
-    del cap_left
+    _, cap_top, _, cap_bottom = map(int, face.getbbox("H"))
 
-    layout = _dense_layout(rng, rows, width // advance) if dense else _layout(rng, split, rows, width // advance)
+    layout = (
+        _dense_layout(rng, rows, width // advance) if dense else _layout(rng, split, rows, width // advance)
+    )
     lines: list[tuple[Word, ...]] = []
     fields: dict[str, str] = {}
     slack_y = TOKEN_PIXELS - (cap_bottom - cap_top)
@@ -127,7 +144,10 @@ def make_page(
         lines.append(tuple(words))
         fields.update(line.fields)
         if line.ruled:
-            draw.line((left, row * TOKEN_PIXELS + 15, min(width - 1, left + used), row * TOKEN_PIXELS + 15), fill=ink)
+            draw.line(
+                (left, row * TOKEN_PIXELS + 15, min(width - 1, left + used), row * TOKEN_PIXELS + 15),
+                fill=ink,
+            )
     return Page(_with_noise(image, rng), tuple(lines), tuple(fields.items()), font, seed, tokens)
 
 
@@ -204,6 +224,8 @@ def _with_noise(image: Image.Image, rng: random.Random) -> Image.Image:
     strength = rng.randint(0, 20)
     pixels = np.asarray(image, dtype=np.int16)
     if strength:
-        noise = np.random.default_rng(rng.getrandbits(63)).integers(-strength, strength + 1, pixels.shape, np.int16)
+        noise = np.random.default_rng(rng.getrandbits(63)).integers(
+            -strength, strength + 1, pixels.shape, np.int16
+        )
         pixels = np.clip(pixels + noise, 0, 255)
     return Image.fromarray(pixels.astype(np.uint8)).convert("RGB")

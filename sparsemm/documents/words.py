@@ -13,7 +13,8 @@ PUNCTUATION = ".:-/$%"
 ALPHABET = string.ascii_uppercase + string.digits + PUNCTUATION
 """Every character that can stand on a page (besides the space)."""
 
-_ONSETS = ("B", "C", "D", "F", "G", "H", "J", "K", "L", "M", "N", "P", "Q", "R", "S", "T", "V", "W", "X", "Y", "Z",
+_ONSETS = ("B", "C", "D", "F", "G", "H", "J", "K", "L", "M", "N", "P", "Q", "R", "S", "T", "V", "W", "X",
+"Y", "Z",
            "BR", "CH", "CL", "DR", "FL", "GR", "PL", "PR", "SH", "SK", "ST", "TR", "TH", "")  # fmt: skip
 _VOWELS = ("A", "E", "I", "O", "U", "AI", "EE", "OU", "IO", "EA")
 _CODAS = ("", "", "", "N", "R", "S", "T", "L", "M", "CK", "NT", "ST", "X", "ND", "P", "D", "G", "Z")
@@ -27,7 +28,9 @@ def split_of(text: str) -> Split:
 def make_word(rng: random.Random, split: Split, max_length: int) -> str:
     """A pronounceable word of one to three syllables, 2 to ``max_length`` characters."""
     while True:
-        syllables = (rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(rng.randint(1, 3)))
+        syllables = (
+            rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(rng.randint(1, 3))
+        )
         word = "".join(syllables)
         if 2 <= len(word) <= max_length and split_of(word) == split:
             return word

@@ -1,23 +1,33 @@
-"""The embedded model's shape: a real ``Qwen2VLForConditionalGeneration``, small enough to train on two cores."""
+"""The embedded model's shape: a real Qwen2-VL, small enough to train on two cores."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLProcessor
 from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLTextConfig, Qwen2VLVisionConfig
 
-from sparsemm.tiny.vocabulary import CHAT_TEMPLATE, END, IMAGE, PAD, VIDEO, VISION_END, VISION_START, build_tokenizer
+from sparsemm.tiny.vocabulary import (
+    CHAT_TEMPLATE,
+    END,
+    IMAGE,
+    PAD,
+    VIDEO,
+    VISION_END,
+    VISION_START,
+    build_tokenizer,
+)
 
 PATCH, MERGE = 8, 2
-"""Patch side in pixels and patches per token side: one visual token covers 16 x 16 pixels, about two characters."""
+"""Patch side in pixels, patches per token side: a visual token covers 16 x 16 pixels, two characters."""
 
 
 @dataclass(frozen=True)
 class TinyShape:
-    """Sizes of a preset. ``num_attention_heads`` are query heads; vision sizes are those of the image tower."""
+    """Sizes of a preset; ``num_attention_heads`` are query heads, ``vision_*`` the image tower's."""
 
     hidden_size: int
     intermediate_size: int
@@ -36,12 +46,14 @@ PRESETS = {"tiny": TinyShape(192, 384, 6, 8, 4, vision_width=96, vision_depth=2,
 def build_config(shape: TinyShape) -> Qwen2VLConfig:
     """The configuration of a preset.
 
-    ``mrope_section`` of ones interleaves time, height and width over the rotary frequencies, and ``rope_theta`` is 100:
+    ``mrope_section`` of ones interleaves time, height and width over the rotary frequencies, and
+    ``rope_theta`` is 100:
     with the stock sections the width axis would hardly rotate on pages of a dozen columns.
     """
     tokenizer = build_tokenizer()
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
     head_dim = shape.hidden_size // shape.num_attention_heads
-    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in (PAD, END, IMAGE, VIDEO, VISION_START, VISION_END)}
+    ids = {name: vocabulary[name] for name in (PAD, END, IMAGE, VIDEO, VISION_START, VISION_END)}
     text = Qwen2VLTextConfig(
         vocab_size=-(-len(tokenizer) // 8) * 8,
         hidden_size=shape.hidden_size,
@@ -103,8 +115,9 @@ def build_model(preset: str = "tiny", *, seed: int = 0) -> Qwen2VLForConditional
         raise ValueError(f"unknown preset {preset!r}; known: {', '.join(PRESETS)}")
     torch.manual_seed(seed)
     model = Qwen2VLForConditionalGeneration(build_config(PRESETS[preset]))
-    model.generation_config.eos_token_id = model.config.text_config.eos_token_id
-    model.generation_config.pad_token_id = model.config.text_config.pad_token_id
+    text: Any = model.config.text_config
+    model.generation_config.eos_token_id = text.eos_token_id
+    model.generation_config.pad_token_id = text.pad_token_id
     return model.float()
 
 

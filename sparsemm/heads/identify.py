@@ -1,0 +1,121 @@
+"""Find a model's visual heads: where each head looks when a character is produced."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from sparsemm.documents import VERSION, Page, make_page
+from sparsemm.heads.probe import probe
+from sparsemm.heads.rules import RULES
+from sparsemm.heads.scores import HeadScores
+from sparsemm.models import box_tokens
+
+FIRST_SEED = 2_000_000
+"""Documents that no task evaluates and no training draws: split "eval", seeds from here on."""
+
+MAX_NEW_TOKENS = 1024
+
+
+def score_batch(model: Any, processor: Any, pages: list[Page], prompt: str, rule: str) -> np.ndarray:
+    """Hits of each page: [pages, layers, query heads] float32.
+
+    A head gains 1 / (tokens of the region) whenever its most attended position, over all keys, lies in the
+    region that the produced token was read from (arXiv 2506.05344, section 3.1).
+    """
+    chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
+    text = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+    inputs = processor(
+        text=[text] * len(pages), images=[page.image for page in pages], padding=True, padding_side="left",
+        return_tensors="pt",
+    ).to(model.device)  # fmt: skip
+    with torch.inference_mode(), probe(model) as steps:
+        output: Any = model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False, num_beams=1)  # pyright: ignore
+    looked = torch.stack([torch.stack(layers) for layers in steps]).cpu().numpy()  # [steps, layers, B, heads]
+    generated = output[:, inputs["input_ids"].shape[1] :].tolist()
+    special = set(processor.tokenizer.all_special_ids)
+    hits = np.zeros((len(pages), looked.shape[1], looked.shape[3]), dtype=np.float32)
+    for row, page in enumerate(pages):
+        end = next((i for i, token in enumerate(generated[row]) if token in special), len(generated[row]))
+        tokens = [processor.tokenizer.decode([token]) for token in generated[row][:end]]
+        boxes = [word.box for line in page.lines for word in line]
+        regions = [np.array(r) for r in box_tokens(model.config, inputs, row, page.image.size, boxes)]
+        for step, region in RULES[rule](tokens, page):
+            hits[row] += np.isin(looked[step, :, row], regions[region]) / len(regions[region])
+    return hits
+
+
+def identify(
+    model: Any,
+    processor: Any,
+    pages: list[Page],
+    *,
+    prompt: str,
+    rule: str = "aligned",
+    batch_size: int = 16,
+    card: dict[str, Any] | None = None,
+) -> HeadScores:
+    """Score all query heads on documents with boxes.
+
+    Raises
+    ------
+    ValueError
+        Unknown rule; a family without box mapping; no document, or a model that read nothing.
+    """
+    if rule not in RULES:
+        raise ValueError(f"unknown rule {rule!r}; known: {', '.join(RULES)}")
+    if not pages:
+        raise ValueError("head identification needs at least one document")
+    hits = []
+    for start in tqdm(range(0, len(pages), batch_size), desc="heads", unit="batch"):
+        hits.append(score_batch(model, processor, pages[start : start + batch_size], prompt, rule))
+    table = np.concatenate(hits)
+    if not table.any():
+        raise ValueError("no head ever looked at what was read: this model does not read these documents")
+    config = json.dumps(model.config.get_text_config().to_dict(), sort_keys=True, default=str)
+    facts = {
+        "rule": rule,
+        "prompt": prompt,
+        "n": len(pages),
+        "seeds": [pages[0].seed, pages[-1].seed],
+        "documents_version": VERSION,
+        "config_hash": hashlib.sha256(config.encode()).hexdigest()[:16],
+        "versions": {name: version(name) for name in ("torch", "transformers")},
+    }
+    return HeadScores(table, {**(card or {}), **facts})
+
+
+def run(config: dict[str, Any]) -> Path:
+    """``sparsemm heads``: identify the heads of ``config["model"]`` and write ``config["output"]``."""
+    from sparsemm.evaluation.checkpoint import default_device, fingerprint, load, locate
+
+    folder = locate(config["model"]["pretrained"])
+    checkpoint = load(folder, config["model"]["dtype"], default_device())
+    first = FIRST_SEED + config["seed"]
+    pages = [make_page(seed) for seed in range(first, first + config["n"])]
+    scores = identify(
+        checkpoint.model,
+        checkpoint.processor,
+        pages,
+        prompt=config["model"]["ocr_prompt"],
+        rule=config["rule"],
+        batch_size=config["batch_size"],
+        card={"model": config["model"]["name"], "fingerprint": fingerprint(folder)},
+    )
+    path = scores.save(config["output"])
+    top = ", ".join(top_heads(scores.scores, 5))
+    print(f"{path}: {config['n']} documents; highest heads (layer-head): {top}")
+    return path
+
+
+def top_heads(scores: np.ndarray, k: int) -> list[str]:
+    """The k heads of highest score as ``layer-head``, highest first."""
+    order = np.argsort(-scores, axis=None, kind="stable")[:k]
+    return [f"{layer}-{head}" for layer, head in zip(*np.unravel_index(order, scores.shape), strict=True)]

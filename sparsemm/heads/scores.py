@@ -1,0 +1,118 @@
+"""Head scores and their file: per-image hits as safetensors, a JSON card of their making beside it."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class HeadScores:
+    """Visual relevance of every query head.
+
+    Attributes
+    ----------
+    hits : [images, layers, query heads] float32
+        What each image added to each head's score.
+    card : dict
+        Model, rule, number of images, seeds, versions; free of paths and times.
+    """
+
+    hits: np.ndarray
+    card: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.hits.ndim != 3 or 0 in self.hits.shape:
+            raise ValueError(
+                f"head scores must be [images, layers, query heads], got shape {list(self.hits.shape)}"
+            )
+        if not np.isfinite(self.hits).all() or (self.hits < 0).any():
+            raise ValueError("head scores must be finite and not negative")
+
+    @cached_property
+    def scores(self) -> np.ndarray:
+        """[layers, query heads] float64: mean over the images, not normalised."""
+        return self.hits.mean(axis=0, dtype=np.float64)
+
+    def save(self, path: str | Path) -> Path:
+        """Write ``path`` (.safetensors) and its card (.json), each beside and then renamed; returns the path.
+
+        Raises
+        ------
+        ValueError
+            If the file name does not end with ``.safetensors``.
+        """
+        path = Path(path)
+        if path.suffix != ".safetensors":
+            raise ValueError(f"head scores are saved as .safetensors, got {path.name!r}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        card = {"schema_version": SCHEMA_VERSION, "shape": list(self.hits.shape), **self.card}
+        for target, write in (
+            (
+                path.with_suffix(".json"),
+                lambda p: p.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8"),
+            ),
+            (path, lambda p: save_file({"hits": np.ascontiguousarray(self.hits, dtype=np.float32)}, p)),
+        ):
+            beside = target.with_name(target.name + ".tmp")
+            write(beside)
+            beside.replace(target)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> HeadScores:
+        """Read a file written by `save`, or the JSON that the paper's authors released.
+
+        The released form is ``{"layer-head": [numbers]}``; a head's score is the mean of its numbers.
+
+        Raises
+        ------
+        FileNotFoundError
+            The file, or the card beside it, is missing.
+        ValueError
+            Not such a file, an incomplete one, or values that are not finite and not negative.
+        """
+        path = Path(path)
+        if not path.exists():
+            raise FileNotFoundError(f"no head scores at {path}")
+        try:
+            if path.suffix == ".json":
+                return cls._from_released(json.loads(path.read_text(encoding="utf-8")))
+            hits = load_file(path).get("hits")
+            if hits is None:
+                raise ValueError("it holds no tensor 'hits'")
+            card_path = path.with_suffix(".json")
+            if not card_path.exists():
+                raise FileNotFoundError(f"{path} has no card beside it: {card_path.name}")
+            return cls(hits, json.loads(card_path.read_text(encoding="utf-8")))
+        except (SafetensorError, ValueError) as error:
+            raise ValueError(f"{path} holds no usable head scores: {error}") from error
+
+    @classmethod
+    def _from_released(cls, table: Any) -> HeadScores:
+        if (
+            not isinstance(table, dict)
+            or not table
+            or not all(re.fullmatch(r"\d+-\d+", key) for key in table)
+        ):
+            raise ValueError(
+                'expected {"layer-head": [numbers], …}; for a file of this package name the .safetensors'
+            )
+        places = {tuple(map(int, key.split("-"))): values for key, values in table.items()}
+        layers, heads = (1 + max(place[axis] for place in places) for axis in (0, 1))
+        if len(places) != layers * heads:
+            raise ValueError(f"{len(places)} heads are no full table of {layers} layers x {heads} heads")
+        # means first: lists may differ in length
+        means = [np.mean(places[layer, head]) for layer in range(layers) for head in range(heads)]
+        hits = np.array(means, dtype=np.float64).reshape(1, layers, heads)
+        return cls(hits, {"rule": "released"})
