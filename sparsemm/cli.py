@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sparsemm.evaluation.configs import InputError, names, nearest, shipped, summary
+from sparsemm.evaluation.configs import InputError, names, nearest, read, shipped, summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -161,18 +161,25 @@ def _hydra_process(verb: str, overrides: Sequence[str]) -> Iterator[None]:
 
 def explain(error: Exception, config_name: str) -> str:
     """Hydra's message in one line: which option is wrong, and which names exist."""
-    import yaml
-
     message = str(error)
     if group := re.search(r"Could not (?:find|load) '(\w+)/([^']+)'", message):
         return f"unknown {group[1]} {group[2]!r}; {nearest(group[2], names(group[1]))}"
     if option := re.search(r"Could not override '([^']+)'", message):
-        text = (shipped("eval_configs") / f"{config_name}.yaml").read_text(encoding="utf-8")
-        config = yaml.safe_load(text)
-        groups = [key for default in config.pop("defaults") if isinstance(default, dict) for key in default]
-        known = [*groups, *(key for key in config if key != "hydra")]
-        return f"{config_name} has no option {option[1]!r}; {nearest(option[1], known)}"
+        return f"{config_name} has no option {option[1]!r}; {nearest(option[1], options(config_name))}"
     return message.split("\nSee https://hydra.cc")[0]
+
+
+def options(config_name: str) -> list[str]:
+    """What can be set in a verb's configuration, the parameters of methods and models included."""
+    import yaml
+
+    text = (shipped("eval_configs") / f"{config_name}.yaml").read_text(encoding="utf-8")
+    config = yaml.safe_load(text)
+    groups = [key for default in config["defaults"] if isinstance(default, dict) for key in default]
+    own = [key for key in config if key not in ("defaults", "hydra")]
+    model = [f"model.{key}" for name in names("model") for key in read("model", name)]
+    method = [f"methods.{name}.{key}" for name in names("method") for key in read("method", name)]
+    return [*groups, *own, *dict.fromkeys(model), *method]
 
 
 def figures(arguments: Sequence[str]) -> int:

@@ -93,8 +93,6 @@ def expand(
     InputError, ValueError
         Unknown parameters, or values that a method refuses.
     """
-    if not config["tasks"] or not config["methods"]:
-        raise InputError("nothing to do: give at least one task and one method")
     model = config["model"]
     cells: dict[str, Cell] = {}
     for task, task_config in config["tasks"].items():

@@ -64,7 +64,7 @@ def names(group: str) -> list[str]:
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of an error message: the known names closest to a wrong one, or all if none is close."""
     known = list(known)
-    close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.6)
     return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
 
 

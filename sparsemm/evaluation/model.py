@@ -126,6 +126,9 @@ class SparseMMChat(lmms):
             until=[until] if isinstance(until, str) else until,
         )
 
+    def clean(self) -> None:
+        """Keep the model: lmms-eval calls this after a run, to make room for judges on the same device."""
+
     def loglikelihood(self, requests: list[Instance]) -> NoReturn:
         """Refuse: a compressed prompt has no likelihood of a continuation that it did not generate."""
         raise InputError(

@@ -153,7 +153,7 @@ def write_run(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def git_commit() -> str | None:
-    """Commit of the clone that the package runs from, with ``+`` if files differ; None for an installed wheel."""
+    """Commit of the clone that the package runs from, with ``+`` if files differ; None without a clone."""
     clone = PACKAGE.parent
     if not (clone / ".git").exists():
         return None

@@ -66,6 +66,8 @@ def run(config: Mapping[str, Any]) -> Outcome:
 
 def plan(config: Mapping[str, Any]) -> list[Cell]:
     """All cells of a configuration, checked, FullKV's first: the others are compared with it."""
+    if not config.get("tasks") or not config.get("methods"):  # Hydra drops an empty list's key
+        raise InputError("nothing to do: give at least one task and one method")
     limit = config["limit"]
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
         raise InputError(f"limit must be a positive integer or null, got {limit!r}")
@@ -112,9 +114,11 @@ def _measure_all(
 def load_chat(config: Mapping[str, Any]) -> SparseMMChat:
     """The model of a sweep, without a method yet."""
     from loguru import logger
+    from transformers.utils import logging
 
     from sparsemm.evaluation.model import SparseMMChat
 
+    logging.disable_progress_bar()
     logger.disable("sparsemm.evaluation.model")  # what it would say stands in the cell's line
     model = config["model"]
     return SparseMMChat(

@@ -1,0 +1,83 @@
+"""Identity: what names a cell's file, and what does not."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from sparsemm.evaluation.cells import Cell
+from sparsemm.evaluation.checkpoint import fingerprint
+from sparsemm.evaluation.configs import shipped
+from sparsemm.evaluation.sweep import plan
+from tests.composing import composed
+
+
+@pytest.fixture(scope="module")
+def cell(untrained: Path):
+    def one(*overrides: str) -> Cell:
+        base = ["task=[tiny_ocr]", "method=[snapkv]", "budget=16"]
+        if not any(override.startswith("model.pretrained") for override in overrides):
+            base.append(f"model.pretrained={untrained}")
+        (single,) = plan(composed("sweep", *base, *overrides))
+        return single
+
+    return one
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("limit=3", "max_new_tokens=8", "budget=17", "budget=0.5", "model.window=4", "model.dtype=bfloat16"),
+        *("methods.snapkv.kernel=3", "+methods.snapkv.window=4", "task=[tiny_docvqa]", "method=[fullkv]"),
+    ],
+)
+def test_what_answers_depend_on_gives_another_cell(cell, override):
+    assert cell(override).id != cell().id
+
+
+@pytest.mark.parametrize("override", ["batch_size=1", "device=cpu", "name=other", "output=elsewhere"])
+def test_where_and_how_it_ran_does_not(cell, override):
+    assert cell(override).id == cell().id
+
+
+def test_comparable_cells_share_a_group(cell):
+    assert cell("budget=32").group == cell("method=[fullkv]").group == cell().group
+    assert cell("limit=3").group != cell().group
+
+
+def test_fingerprint_is_of_the_content_not_the_place(cell, untrained, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(untrained, copy)
+    (copy / "README.md").write_text("a model card")
+    assert cell(f"model.pretrained={copy}").id == cell().id
+    weights = load_file(copy / "model.safetensors")
+    name = sorted(weights)[0]
+    weights[name].view(-1)[0] += 1
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    assert fingerprint(copy) != fingerprint(untrained)
+    assert cell(f"model.pretrained={copy}").id != cell().id
+
+
+def test_head_scores_count_by_their_content(cell, tmp_path):
+    own = tmp_path / "own.safetensors"
+    shutil.copy(shipped("results/head_scores/tiny.safetensors"), own)
+    base = cell("method=[sparsemm]")
+    moved = cell("method=[sparsemm]", f"model.head_scores={own}")
+    assert moved.id == base.id
+    assert moved.columns()["head_scores"].partition("@")[2] == base.columns()["head_scores"].partition("@")[2]
+    scores = load_file(own)
+    first = sorted(scores)[0]
+    save_file({**scores, first: scores[first] * 2}, own)
+    assert cell("method=[sparsemm]", f"model.head_scores={own}").id != base.id
+    assert cell("method=[random]", f"model.head_scores={own}").columns()["head_scores"] is None
+
+
+def test_columns_hold_every_parameter_once(cell):
+    columns = cell("method=[sparsemm]").columns()
+    assert columns["budget"] == 16
+    assert columns["window"] == 8
+    assert (columns["overflow"], columns["rounding"]) == ("redistribute", "exact")
+    assert '"ratio": 0.1' in columns["method_params"]
+    assert "budget" not in columns["method_params"]
+    assert cell("method=[fullkv]").columns()["budget"] is None

@@ -1,0 +1,107 @@
+"""Batched generation against transformers' own, on real pages."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from sparsemm.documents import make_page
+from sparsemm.evaluation.checkpoint import Checkpoint, load
+from sparsemm.evaluation.generation import Response, cut, generate, images_of
+from sparsemm.methods import FullKV, SnapKV
+from sparsemm.tiny import OCR_PROMPT
+
+NEW_TOKENS = 24
+
+
+@pytest.fixture(scope="module")
+def checkpoint(untrained: Path) -> Checkpoint:
+    return load(untrained, "float32", "cpu")
+
+
+def conversation(seed: int) -> list[dict]:
+    """A page of 32 or 96 visual tokens, so that neighbours differ in length, and the transcription prompt."""
+    page = make_page(seed, tokens=(32, 96)[seed % 2])
+    content = [{"type": "image", "image": page.image}, {"type": "text", "text": OCR_PROMPT}]
+    return [{"role": "user", "content": content}]
+
+
+CONVERSATIONS = [conversation(seed) for seed in range(4)]
+
+
+def answers(responses: list[Response]) -> list[str]:
+    return [response.text for response in responses]
+
+
+def test_fullkv_answers_as_transformers_does_without_this_package(untrained, checkpoint):
+    model = AutoModelForImageTextToText.from_pretrained(untrained, dtype=torch.float32).eval()
+    processor = AutoProcessor.from_pretrained(untrained)
+    expected = []
+    for one in CONVERSATIONS:
+        text = processor.apply_chat_template(one, tokenize=False, add_generation_prompt=True)
+        inputs = processor(text=[text], images=images_of(one), return_tensors="pt")
+        output = model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
+        new = output[:, inputs["input_ids"].shape[1] :]
+        expected += processor.batch_decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    responses = generate(checkpoint, CONVERSATIONS, FullKV(), max_new_tokens=NEW_TOKENS)
+    assert answers(responses) == expected
+    assert len(set(expected)) == len(expected)  # otherwise the comparison would say nothing
+
+
+@pytest.mark.parametrize("method", [FullKV(), SnapKV(24, window=8)], ids=lambda method: method.name)
+def test_answers_do_not_depend_on_the_batch(checkpoint, method):
+    together = generate(checkpoint, CONVERSATIONS, method, max_new_tokens=NEW_TOKENS)
+    alone = [generate(checkpoint, [one], method, max_new_tokens=NEW_TOKENS)[0] for one in CONVERSATIONS]
+    assert answers(together) == answers(alone)
+    for ours, theirs in zip(together, alone, strict=True):
+        assert ours.figures.input_tokens == theirs.figures.input_tokens
+        assert ours.figures.output_tokens == theirs.figures.output_tokens
+        assert ours.figures.realised_budget == theirs.figures.realised_budget
+        assert ours.figures.evicted_tokens == theirs.figures.evicted_tokens
+
+
+def test_figures_are_those_of_each_request(checkpoint):
+    text = checkpoint.model.config.text_config
+    heads = text.num_hidden_layers * text.num_key_value_heads
+    prompts = [
+        32 + 4,
+        96 + 4,
+        32 + 4,
+        96 + 4,
+    ]  # visual tokens, start and end of the image, question, assistant
+    responses = generate(checkpoint, CONVERSATIONS, SnapKV(40, window=8), max_new_tokens=NEW_TOKENS)
+    for prompt, response in zip(prompts, responses, strict=True):
+        figures = response.figures.to_dict()
+        assert figures["input_tokens"] == prompt
+        assert figures["realised_budget"] == min(prompt, 40)
+        assert figures["evicted_tokens"] == max(prompt - 40, 0) * heads
+        assert 0 < figures["output_tokens"] <= NEW_TOKENS
+        assert 0 < figures["kv_bytes"] < figures["full_kv_bytes"]
+        assert figures["prefill_s"] > 0
+        assert figures["decode_s"] > 0
+
+
+def test_length_counts_up_to_the_end_token(checkpoint):
+    responses = generate(checkpoint, CONVERSATIONS, FullKV(), max_new_tokens=NEW_TOKENS)
+    tokenizer = checkpoint.processor.tokenizer
+    lengths = [len(tokenizer(response.text)["input_ids"]) for response in responses]
+    ended = [response.figures.output_tokens < NEW_TOKENS for response in responses]
+    assert set(ended) == {True, False}  # both kinds are among the four
+    for response, length, end in zip(responses, lengths, ended, strict=True):
+        assert response.figures.output_tokens >= length + end
+
+
+def test_stop_strings_end_the_text(checkpoint):
+    free = answers(generate(checkpoint, CONVERSATIONS, FullKV(), max_new_tokens=NEW_TOKENS))
+    stop = free[1][3:5]
+    stopped = answers(generate(checkpoint, CONVERSATIONS, FullKV(), max_new_tokens=NEW_TOKENS, until=[stop]))
+    assert stopped == [text.split(stop)[0] for text in free]
+    assert stopped != free
+    assert cut("ab\ncd", ["d", "\n", ""]) == "ab"
+    assert cut("abcd", ["\n"]) == "abcd"
+
+
+def test_other_media_are_refused():
+    with pytest.raises(ValueError, match="only text and images"):
+        images_of([{"role": "user", "content": [{"type": "video", "video": "film.mp4"}]}])

@@ -1,0 +1,96 @@
+"""The command line: help, names, and one line for whatever is wrong."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sparsemm import cli
+from sparsemm.evaluation.configs import names
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["help"]])
+def test_help_names_every_verb(capsys, arguments):
+    assert cli.main(arguments) == 0
+    shown = capsys.readouterr().out
+    for verb in [*cli.HYDRA_VERBS, *cli.PATH_VERBS]:
+        assert f"\n  {verb} " in shown
+
+
+def test_no_verb_shows_the_usage_and_fails(capsys):
+    assert cli.main([]) == 2
+    assert "usage: sparsemm VERB" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("group", ["method", "model", "task"])
+def test_list(capsys, group):
+    assert cli.main(["list", f"{group}s"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == names(group)
+    assert all(len(line.split()) > 3 for line in lines)
+
+
+@pytest.mark.parametrize("verb", ["sweep", "heads", "train-tiny"])
+def test_hydras_own_help(capsys, verb):
+    assert cli.main([verb, "--cfg", "job"]) == 0
+    capsys.readouterr()
+    assert cli.main([verb, "--help"]) == 0
+    assert f"sparsemm {verb}" in capsys.readouterr().out
+
+
+WRONG = [
+    (["swep"], "unknown verb 'swep'; did you mean sweep?"),
+    (["sweep", "method=[snapkw]"], "unknown method 'snapkw'; did you mean snapkv?"),
+    (["sweep", "-m", "method=snapkw,adakv"], "unknown method 'snapkw'; did you mean snapkv?"),
+    (["sweep", "model=tinny"], "unknown model 'tinny'; did you mean tiny?"),
+    (["sweep", "task=[tiny_orc]"], "unknown task 'tiny_orc'; did you mean tiny_ocr"),
+    (["sweep", "experiment=dmo"], "unknown experiment 'dmo'; did you mean demo?"),
+    (["sweep", "budgt=16"], "sweep has no option 'budgt'; did you mean budget?"),
+    (["sweep", "methods.sparsemm.rato=0.2"], "did you mean methods.sparsemm.ratio"),
+    (["sweep", "+methods.snapkv.beta=3"], "SnapKV has no parameter 'beta'"),
+    (["sweep", "budget=[16"], "no viable alternative at input '[16'"),
+    (["sweep", "budget=7"], "smaller than the window"),
+    (["sweep", "budget=-3"], "budget"),
+    (["sweep", "budget=0"], "budget"),
+    (["sweep", "budget=many"], "budget must be an int (tokens) or a float"),
+    (["sweep", "budget=[]"], "no budget given"),
+    (["sweep", "method=[]"], "at least one task and one method"),
+    (["sweep", "limit=0"], "limit must be a positive integer or null"),
+    (["sweep", "batch_size=0", "method=[fullkv]"], "batch_size must be a positive integer"),
+    (["sweep", "model.pretrained=nowhere"], "no model 'nowhere'"),
+    (["sweep", "model.head_scores=none.safetensors", "method=[sparsemm]"], "no such file: none.safetensors"),
+    (["heads", "n_pages=3"], "heads has no option 'n_pages'"),
+    (["list", "tasks", "--include-paths"], "--include-paths"),
+    (["list", "methods", "--include-path"], "--include-path belongs to"),
+    (["figures", "nowhere"], "nowhere"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG, ids=[" ".join(arguments) for arguments, _ in WRONG])
+def test_wrong_input_gives_one_line_and_a_code(capsys, elsewhere, arguments, message):
+    assert cli.main(arguments) == 2
+    shown = capsys.readouterr().err.splitlines()
+    assert message in shown[-1]
+    assert len([line for line in shown if not line.startswith("usage:")]) == 1
+    assert not list(elsewhere.rglob("*.csv"))
+
+
+def test_a_real_process_ends_without_a_traceback(elsewhere):
+    command = [sys.executable, "-m", "sparsemm.cli", "sweep", "method=[snapkw]"]
+    ended = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines() == ["sparsemm: unknown method 'snapkw'; did you mean snapkv?"]
+    assert not list(elsewhere.iterdir())
+
+
+def test_full_error_shows_where_it_was(monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(ValueError, match="smaller than the window"):
+        cli.main(["sweep", "budget=7"])

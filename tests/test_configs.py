@@ -1,0 +1,110 @@
+"""Every configuration of the tree composes, and stands for what it says."""
+
+import dataclasses
+from pkgutil import resolve_name
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from sparsemm.evaluation.configs import build_method, names, read, shipped, summary
+from sparsemm.evaluation.sweep import plan
+from sparsemm.evaluation.tasks import TASK_FILES
+from tests.composing import composed
+
+METHODS = names("method")
+
+
+def test_the_tree_holds_every_method_of_the_design():
+    assert set(METHODS) == {
+        *("fullkv", "snapkv", "pyramidkv", "adakv", "adakv_original", "sparsemm", "random"),
+        *("sparsemm_layer_mean", "sparsemm_shuffled", "sparsemm_flat"),
+        *("pyramidkv_released", "adakv_released", "sparsemm_released"),
+    }
+    assert set(names("task")) == set(TASK_FILES)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_methods(method):
+    config = composed("sweep", f"method=[{method}]", "task=[tiny_ocr]", "budget=[16,0.5]")
+    assert config["methods"] == {method: read("method", method)}
+    cells = plan(config)
+    assert len(cells) == (1 if method == "fullkv" else 2)
+    assert {cell.method_name for cell in cells} == {method}
+    assert all(cell.method.window == 8 for cell in cells if cell.method.evicts)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_methods_file_names_all_its_parameters(method):
+    parameters = read("method", method)
+    fields = dataclasses.fields(resolve_name(parameters.pop("_target_")))
+    optional = {"budget", "window", "control", "seed"}
+    assert {field.name for field in fields if field.init} - optional <= set(parameters)
+
+
+def test_released_forms_and_controls_differ_from_the_defaults():
+    built = {
+        name: build_method(
+            read("method", name), budget=32, window=8, head_scores=read("model", "tiny")["head_scores"]
+        )
+        for name in METHODS
+    }
+    for name, method in built.items():
+        assert getattr(method, "rounding", "exact") == ("released" if name.endswith("_released") else "exact")
+        assert getattr(method, "overflow", None) in (
+            None,
+            "drop" if name == "sparsemm_released" else "redistribute",
+        )
+        if name.startswith("sparsemm"):
+            control = name.removeprefix("sparsemm").removeprefix("_")
+            assert getattr(method, "control", None) == (control if control not in ("", "released") else None)
+    assert (built["adakv_original"].kernel, built["adakv_original"].pooling) == (7, "max")
+
+
+@pytest.mark.parametrize("model", names("model"))
+def test_models(model):
+    config = composed("sweep", f"model={model}", "method=[snapkv]")
+    assert config["model"]["name"] == model
+    assert set(config["model"]) == {"name", "pretrained", "dtype", "window", "head_scores", "ocr_prompt"}
+    assert composed("heads", f"model={model}")["output"] == f"results/head_scores/{model}.safetensors"
+
+
+@pytest.mark.parametrize("task", names("task"))
+def test_tasks(task):
+    config = composed("sweep", f"task=[{task}]")
+    assert list(config["tasks"]) == [task]
+    assert f"metric: {config['tasks'][task]['metric']}\n" in TASK_FILES[task]
+
+
+@pytest.mark.parametrize("experiment", names("experiment"))
+def test_experiments(experiment):
+    config = composed("sweep", f"experiment={experiment}")
+    assert config["output"] == f"results/{experiment}"
+    cells = plan(config)
+    assert len({cell.id for cell in cells}) == len(cells)
+    assert {cell.method_name for cell in cells} >= {
+        "fullkv",
+        "snapkv",
+        "pyramidkv",
+        "adakv",
+        "sparsemm",
+        "random",
+    }
+    full = [cell for cell in cells if cell.method_name == "fullkv"]
+    assert len(full) == 2  # one a task, however many budgets
+    assert len(cells) == len(full) + 2 * 5 * len(config["budget"])
+
+
+@pytest.mark.parametrize("verb", ["sweep", "heads", "train_tiny"])
+def test_verbs_leave_nothing_of_hydras_behind(verb):
+    with initialize_config_dir(str(shipped("eval_configs")), version_base="1.3"):
+        config = compose(verb, return_hydra_config=True)
+    assert config.hydra.output_subdir is None
+    assert config.hydra.run.dir == "."
+    assert config.hydra.job.chdir is False
+    assert config.hydra.job_logging.root is None
+
+
+def test_every_name_has_a_summary():
+    for group in ("method", "model", "task", "experiment"):
+        for name in names(group):
+            assert summary(group, name).endswith((".", "?", ")", "."))
