@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import functools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from pkgutil import resolve_name
@@ -88,14 +87,6 @@ def summary(group: str, name: str) -> str:
     return next((line for line in comments if not line.startswith("@")), "")
 
 
-@functools.lru_cache(maxsize=8)
-def load_head_scores(path: Path) -> Any:
-    """Read a file of head scores once per process (``sparsemm.heads.HeadScores``)."""
-    from sparsemm.heads import HeadScores
-
-    return HeadScores.load(path)
-
-
 def build_method(
     parameters: Mapping[str, Any], *, budget: float | None, window: int, head_scores: str | Path | None = None
 ) -> KVMethod:
@@ -138,5 +129,7 @@ def build_method(
                 f"method {target.name} needs head scores and the model names none: "
                 "give a file (head_scores=FILE) or measure them (sparsemm heads)"
             )
-        parameters["head_scores"] = load_head_scores(given_or_shipped(chosen).resolve())
+        from sparsemm.heads import HeadScores
+
+        parameters["head_scores"] = HeadScores.load(given_or_shipped(chosen))
     return target(**parameters)

@@ -10,6 +10,7 @@ from sparsemm.evaluation.cells import Cell
 from sparsemm.evaluation.checkpoint import fingerprint
 from sparsemm.evaluation.configs import shipped
 from sparsemm.evaluation.sweep import plan
+from sparsemm.heads import HeadScores
 from tests.composing import composed
 
 
@@ -61,14 +62,13 @@ def test_fingerprint_is_of_the_content_not_the_place(cell, untrained, tmp_path):
 
 def test_head_scores_count_by_their_content(cell, tmp_path):
     own = tmp_path / "own.safetensors"
-    shutil.copy(shipped("results/head_scores/tiny.safetensors"), own)
+    shipped_scores = HeadScores.load(shipped("results/head_scores/tiny.safetensors"))
+    shipped_scores.save(own)
     base = cell("method=[sparsemm]")
     moved = cell("method=[sparsemm]", f"model.head_scores={own}")
     assert moved.id == base.id
     assert moved.columns()["head_scores"].partition("@")[2] == base.columns()["head_scores"].partition("@")[2]
-    scores = load_file(own)
-    first = sorted(scores)[0]
-    save_file({**scores, first: scores[first] * 2}, own)
+    HeadScores(shipped_scores.hits[:-1], shipped_scores.card).save(own)
     assert cell("method=[sparsemm]", f"model.head_scores={own}").id != base.id
     assert cell("method=[random]", f"model.head_scores={own}").columns()["head_scores"] is None
 

@@ -1,6 +1,7 @@
 """Batched generation against transformers' own, on real pages."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,7 +36,7 @@ def answers(responses: list[Response]) -> list[str]:
 
 
 def test_fullkv_answers_as_transformers_does_without_this_package(untrained, checkpoint):
-    model = AutoModelForImageTextToText.from_pretrained(untrained, dtype=torch.float32).eval()
+    model: Any = AutoModelForImageTextToText.from_pretrained(untrained, dtype=torch.float32).eval()
     processor = AutoProcessor.from_pretrained(untrained)
     expected = []
     for one in CONVERSATIONS:
@@ -83,7 +84,7 @@ def test_figures_are_those_of_each_request(checkpoint):
 
 
 def test_length_counts_up_to_the_end_token(checkpoint):
-    responses = generate(checkpoint, CONVERSATIONS, FullKV(), max_new_tokens=NEW_TOKENS)
+    responses: Any = generate(checkpoint, CONVERSATIONS, FullKV(), max_new_tokens=NEW_TOKENS)
     tokenizer = checkpoint.processor.tokenizer
     lengths = [len(tokenizer(response.text)["input_ids"]) for response in responses]
     ended = [response.figures.output_tokens < NEW_TOKENS for response in responses]

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -29,8 +30,8 @@ def test_same_scores_as_the_sweep(tmp_path: Path, monkeypatch):
 
     overrides = [f"task=[{','.join(TASKS)}]", "method=[snapkv]", "budget=32", "batch_size=8"]
     assert cli.main(["sweep", *overrides, f"limit={DOCUMENTS}"]) == 0
-    cells = load_results("results/sweep").set_index("task")
-    responses = pd.read_parquet("results/sweep/samples.parquet").set_index(["task", "doc_id"])
+    cells: Any = load_results("results/sweep").set_index("task")
+    responses: Any = pd.read_parquet("results/sweep/samples.parquet").set_index(["task", "doc_id"])
 
     for task in TASKS:
         cell = cells.loc[task]

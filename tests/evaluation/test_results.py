@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -51,7 +52,7 @@ def test_tables_do_not_depend_on_the_order(tmp_path):
     fill(tmp_path / "two", [3, 2, 1, 0])
     for name in ("cells.csv", "samples.parquet"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-    table = load_results(tmp_path / "one")
+    table: Any = load_results(tmp_path / "one")
     assert list(table.columns) == COLUMNS
     assert list(zip(table["method"], table["budget"].fillna(0), strict=True)) == [
         ("fullkv", 0),
@@ -66,11 +67,11 @@ def test_comparison_with_fullkv(tmp_path):
     fill(tmp_path, [1, 2])
     assert load_results(tmp_path)["diff_full"].isna().all()
     fill(tmp_path, [0, 3])
-    table = load_results(tmp_path).set_index(["method", "budget"])
+    table: Any = load_results(tmp_path).set_index(["method", "budget"])
     assert table.loc[("snapkv", 8), ["diff_full", "agreement_full"]].tolist() == [-0.75, 0.25]
     assert table.loc[("snapkv", 16), ["diff_full", "agreement_full"]].tolist() == [-0.5, 0.5]
     assert table.loc[("adakv", 0.5), ["diff_full", "agreement_full"]].tolist() == [0.0, 1.0]
-    samples = pd.read_parquet(tmp_path / "samples.parquet")
+    samples: Any = pd.read_parquet(tmp_path / "samples.parquet")
     assert list(samples.columns) == list(SAMPLE_COLUMNS)
     assert samples.groupby("cell")["response"].agg(list)["b"] == ["1", "x", "3", "y"]
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -32,6 +33,10 @@ def sweep(folder: Path, untrained: Path, *overrides: str) -> None:
         assert cli.main(["sweep", *overrides[:1], f"model.pretrained={untrained}", *overrides[1:]]) == 0
 
 
+def loaded(folder: Path) -> Any:
+    return load_results(folder / "results/sweep")
+
+
 def stamps(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in (folder / "results/sweep/cells").iterdir()}
 
@@ -45,7 +50,7 @@ def test_files_and_columns(swept):
         "samples.parquet",
     ]
     assert sorted(path.name for path in swept.iterdir()) == ["results"]
-    table = load_results(results)
+    table = loaded(swept)
     assert list(table.columns) == list(CELL_COLUMNS)
     assert list(zip(table["task"], table["method"], table["budget"].fillna(-1), strict=True)) == [
         (task, *cell)
@@ -61,7 +66,7 @@ def test_files_and_columns(swept):
 
 
 def test_what_was_measured_is_what_happened(swept):
-    table = load_results(swept / "results/sweep").set_index(["task", "method", "budget"])
+    table = loaded(swept).set_index(["task", "method", "budget"])
     for task in ("tiny_docvqa", "tiny_ocr"):
         small, large = table.loc[(task, "snapkv", 16)], table.loc[(task, "snapkv", FULL)]
         assert small["realised_budget"] == 16
@@ -75,7 +80,7 @@ def test_what_was_measured_is_what_happened(swept):
 
 
 def test_samples(swept):
-    samples = pd.read_parquet(swept / "results/sweep/samples.parquet")
+    samples: Any = pd.read_parquet(swept / "results/sweep/samples.parquet")
     assert list(samples.columns) == list(SAMPLE_COLUMNS)
     assert len(samples) == 6 * 4
     assert samples["doc_id"].tolist() == [0, 1, 2, 3] * 6
@@ -84,7 +89,7 @@ def test_samples(swept):
     compressed = samples["budget"] == 16
     assert (samples.loc[compressed, "evicted_tokens"] > 0).all()
     assert (samples.loc[~compressed, "evicted_tokens"] == 0).all()
-    table = load_results(swept / "results/sweep")
+    table = loaded(swept)
     means = samples.groupby(["task", "cell"], sort=False)["score"].mean()
     assert means.tolist() == pytest.approx(table["score"].tolist())
 
@@ -105,14 +110,12 @@ def test_finished_cells_are_skipped_and_new_ones_added(swept, untrained, tmp_pat
     ]
     assert sorted((row["method"], row["budget"]) for row in added) == [("adakv", 16), ("adakv", 32)]
     assert "1 of 3 cells are finished already" in capsys.readouterr().err
-    assert len(load_results(swept / "results/sweep")) == 8
+    assert len(loaded(swept)) == 8
 
 
 def test_multirun_gives_the_same_table(swept, untrained, tmp_path, capsys):
     sweep(tmp_path, untrained, "-m", "method=snapkv,fullkv", f"budget=16,{FULL}", GRID[0], *GRID[2:])
-    ours, theirs = (
-        load_results(folder / "results/sweep").drop(columns=TIMES) for folder in (tmp_path, swept)
-    )
+    ours, theirs = (loaded(folder).drop(columns=TIMES) for folder in (tmp_path, swept))
     pd.testing.assert_frame_equal(ours, theirs)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["results"]
     assert capsys.readouterr().out.count("documents") == 2  # one table a task, after all jobs

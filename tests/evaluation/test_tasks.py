@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import datasets
 import lmms_eval.tasks
@@ -31,7 +32,7 @@ SCHEMAS = {
 }
 
 
-def read(name: str) -> datasets.Dataset:
+def read(name: str) -> Any:
     return datasets.load_dataset("parquet", data_files=str(tasks.include_path() / f"{name}.parquet"))["train"]
 
 
