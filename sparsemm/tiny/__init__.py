@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from sparsemm.tiny.architecture import PRESETS, TinyShape, build
+from sparsemm.tiny.architecture import PRESETS, TinyShape, build, build_model
 from sparsemm.tiny.vocabulary import OCR_PROMPT, lookup_question
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 """Folder of the embedded checkpoint; ``AutoModelForImageTextToText.from_pretrained`` opens it offline."""
 
-__all__ = ["CHECKPOINT", "OCR_PROMPT", "PRESETS", "TinyShape", "build", "lookup_question"]
+__all__ = ["CHECKPOINT", "OCR_PROMPT", "PRESETS", "TinyShape", "build", "build_model", "lookup_question"]

@@ -8,7 +8,6 @@ image. So a branch is exactly what the model meets in use, and the image is read
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -37,35 +36,49 @@ IGNORE = -100
 
 
 @dataclass
+class Text:
+    """Questions and answers of a batch; L sequence length.
+
+    Attributes
+    ----------
+    input_ids, labels : [B, L] long; labels are the *next* token, ``IGNORE`` where no loss is put
+    weights : [B, L] float32, loss weights
+    position_ids : [3, B, L] long (time, height, width)
+    mask : [B, 1, L, L] bool, True where a query (third axis) sees a key (fourth axis)
+    """
+
+    input_ids: Tensor
+    labels: Tensor
+    weights: Tensor
+    position_ids: Tensor
+    mask: Tensor
+
+    def to(self, device: torch.device) -> Text:
+        """The same tensors on a device."""
+        return Text(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+
+
+@dataclass
 class Batch:
-    """Tensors of B pages of one shape (rows x columns visual tokens); N visual tokens, L sequence length.
+    """B pages of one shape (rows x columns visual tokens); N visual tokens.
 
     Attributes
     ----------
     pixels : [B, 4 N, 384] float32, the processor's flattened patches, values -1 to 1
     grid : (rows, columns) in visual tokens
     glyphs : [B, N, 2] long, class of the character in the left and right half of each visual token
-    input_ids, labels : [B, L] long; labels are those of the *next* token, ``IGNORE`` where no loss is put
-    weights : [B, L] float32, loss weights
-    position_ids : [3, B, L] long (time, height, width)
-    mask : [B, 1, L, L] bool, True where a query (third axis) sees a key (fourth axis)
+    text : Text, or None for pages that only teach characters
     """
 
     pixels: Tensor
     grid: tuple[int, int]
     glyphs: Tensor
-    input_ids: Tensor | None = None
-    labels: Tensor | None = None
-    weights: Tensor | None = None
-    position_ids: Tensor | None = None
-    mask: Tensor | None = None
+    text: Text | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
-        moved: dict[str, Any] = {
-            k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()
-        }
-        return Batch(**moved)
+        text = self.text.to(device) if self.text else None
+        return Batch(self.pixels.to(device), self.grid, self.glyphs.to(device), text)
 
 
 def patchify(images: np.ndarray) -> Tensor:
@@ -153,11 +166,13 @@ class Packer:
         mask = same & np.tril(np.ones((longest, longest), bool))
         # the label of a position is the next token; a branch's first token has weight 0, so none crosses over
         labels = np.where(weights[:, 1:] > 0, input_ids[:, 1:], IGNORE)
-        batch.input_ids = torch.from_numpy(input_ids)
-        batch.labels = torch.from_numpy(np.pad(labels, ((0, 0), (0, 1)), constant_values=IGNORE))
-        batch.weights = torch.from_numpy(np.pad(weights[:, 1:], ((0, 0), (0, 1))))
-        batch.position_ids = torch.from_numpy(position_ids)
-        batch.mask = torch.from_numpy(mask)[:, None]
+        batch.text = Text(
+            input_ids=torch.from_numpy(input_ids),
+            labels=torch.from_numpy(np.pad(labels, ((0, 0), (0, 1)), constant_values=IGNORE)),
+            weights=torch.from_numpy(np.pad(weights[:, 1:], ((0, 0), (0, 1)))),
+            position_ids=torch.from_numpy(position_ids),
+            mask=torch.from_numpy(mask)[:, None],
+        )
         return batch
 
     def pack_vision(self, pages: list[Page]) -> Batch:

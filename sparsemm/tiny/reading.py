@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from rapidfuzz.distance import Levenshtein
 from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from sparsemm.documents import HELD_OUT_FONT, SEEN_FONTS, Page, make_page
+from sparsemm.documents import HELD_OUT_FONT, Page, make_page
 from sparsemm.tiny.vocabulary import OCR_PROMPT, lookup_question
 
 FIRST_SEED = 1_000_000
@@ -112,11 +112,3 @@ def evaluate_reading(
                 transcriptions += generate(model, processor, images, [OCR_PROMPT] * len(some), longest + 16)
             readings.append(score(pages, answers, transcriptions, font))
     return readings
-
-
-def as_rows(readings: list[Reading]) -> list[dict[str, object]]:
-    """The readings as plain rows, for a table or a JSON file."""
-    return [asdict(reading) for reading in readings]
-
-
-__all__ = ["SEEN_FONTS", "Reading", "as_rows", "evaluate_reading", "generate", "score"]

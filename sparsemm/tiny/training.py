@@ -13,7 +13,7 @@ import json
 import math
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ from sparsemm.documents import make_page
 from sparsemm.documents.page import GRIDS
 from sparsemm.tiny.architecture import MERGE, build_model, build_processor
 from sparsemm.tiny.batches import GLYPHS, Batch, Packer
+from sparsemm.tiny.card import write_card
+from sparsemm.tiny.reading import evaluate_reading
 
 ATTENTION = "sparsemm_training"
 
@@ -111,6 +113,12 @@ class TrainConfig:
         Processes that draw pages.
     save_seconds : float
         How often the training state is saved.
+    weight_decay : float
+        Of the hidden matrices.
+    log_every : int
+        Steps between two rows of ``log.csv``.
+    evaluate : int
+        Pages per font and size that the finished model reads for its card; 0: no card.
     """
 
     output: str
@@ -121,7 +129,8 @@ class TrainConfig:
     workers: int = 1
     save_seconds: float = 60.0
     weight_decay: float = 0.05
-    log_every: int = field(default=20)
+    log_every: int = 20
+    evaluate: int = 256
 
     def __post_init__(self) -> None:
         stages = [
@@ -189,26 +198,22 @@ class Reader(nn.Module):
                 F.cross_entropy(logits, target, reduction="none") * weight
             ).sum() / weight.sum()
             found["glyph_accuracy"] = (logits.argmax(-1) == target)[target > 0].float().mean()
-        if stage.read:
-            assert batch.input_ids is not None
-            assert batch.labels is not None
-            assert batch.weights is not None
-            assert batch.mask is not None
-            embeddings = self.model.get_input_embeddings()(batch.input_ids)
-            image = batch.input_ids == self.model.config.image_token_id
+        if text := batch.text:
+            embeddings = self.model.get_input_embeddings()(text.input_ids)
+            image = text.input_ids == self.model.config.image_token_id
             embeddings = embeddings.masked_scatter(image[..., None], features.to(embeddings.dtype))
-            bias = torch.zeros(batch.mask.shape, device=features.device, dtype=features.dtype)
+            bias = torch.zeros(text.mask.shape, device=features.device, dtype=features.dtype)
             hidden = self.model.model.language_model(
                 inputs_embeds=embeddings,
-                position_ids=batch.position_ids,
-                attention_mask=bias.masked_fill(~batch.mask, torch.finfo(bias.dtype).min),
+                position_ids=text.position_ids,
+                attention_mask=bias.masked_fill(~text.mask, torch.finfo(bias.dtype).min),
                 use_cache=False,
             ).last_hidden_state
-            wanted = batch.weights > 0
+            wanted = text.weights > 0
             logits, target, weight = (
                 self.model.lm_head(hidden[wanted]).float(),
-                batch.labels[wanted],
-                batch.weights[wanted],
+                text.labels[wanted],
+                text.weights[wanted],
             )
             found["text_loss"] = (
                 F.cross_entropy(logits, target, reduction="none") * weight
@@ -287,16 +292,29 @@ def train(config: TrainConfig) -> Path:
             saved = time.monotonic()
             _save(output, config, reader, optimizers, step + 1, seconds + saved - began)
     bar.close()
+    if config.evaluate:
+        model.eval().set_attn_implementation("sdpa")
+        spent = seconds + time.monotonic() - began
+        readings = evaluate_reading(output, n=config.evaluate, device=config.device)
+        write_card(output, model, asdict(config), spent, readings)
     return output
 
 
-COLUMNS = ("step", "seconds", "tokens", "text_loss", "text_accuracy", "glyph_loss", "glyph_accuracy")
+COLUMNS: tuple[str, ...] = (
+    "step",
+    "seconds",
+    "tokens",
+    "text_loss",
+    "text_accuracy",
+    "glyph_loss",
+    "glyph_accuracy",
+)
 
 
 def _log(path: Path, row: dict[str, Any]) -> None:
     new = not path.exists()
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter[str](file, COLUMNS, restval="")
+        writer = csv.DictWriter(file, COLUMNS, restval="")
         if new:
             writer.writeheader()
         writer.writerow(row)
@@ -339,4 +357,16 @@ def _resume(
     reader.load_state_dict(state["reader"])
     for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)
+    _forget_after(output / "log.csv", state["step"])
     return state["step"], state["seconds"]
+
+
+def _forget_after(log: Path, step: int) -> None:
+    """Drop the log's rows from ``step`` on: what came after the last saved state is computed again."""
+    if not log.exists():
+        return
+    with log.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if int(row["step"]) < step]
+    log.unlink()
+    for row in rows:
+        _log(log, row)
