@@ -37,25 +37,29 @@ def documents_progress(console: Console) -> Progress:
 
 
 def print_outcomes(outcomes: Sequence[Outcome], console: Console) -> None:
-    """Print the scores of one or several sweeps into the same folder: methods as rows, budgets as columns."""
-    if not outcomes:
-        return
-    folder, table = outcomes[-1].folder, outcomes[-1].table
-    cells = [cell for outcome in outcomes if outcome.folder == folder for cell in outcome.cells]
+    """Print the scores of one or several sweeps, a table for each task and folder they went into."""
+    for folder in dict.fromkeys(outcome.folder for outcome in outcomes):
+        here = [outcome for outcome in outcomes if outcome.folder == folder]
+        cells, table = [cell for outcome in here for cell in outcome.cells], here[-1].table
+        for task in dict.fromkeys(cell.task for cell in cells):
+            _print_task(task, [cell for cell in cells if cell.task == task], table, console)
+        console.print(f"{folder}/cells.csv holds {len(table)} cells")
+
+
+def _print_task(task: str, cells: Sequence[Cell], table: pd.DataFrame, console: Console) -> None:
+    """One task's scores: methods as rows, budgets as columns."""
+    methods = dict.fromkeys(cell.method_name for cell in cells)
     budgets = sorted({cell.method.budget for cell in cells if cell.method.evicts})
-    for task in dict.fromkeys(cell.task for cell in cells):
-        methods = {cell.method_name: None for cell in cells if cell.task == task}
-        rows = table[(table["task"] == task) & table["method"].isin(list(methods))]
-        console.print(f"\n[bold]{task}[/bold]: {rows['metric'].iloc[0]}, {rows['n'].iloc[0]} documents")
-        printed = Table()
-        printed.add_column("method \\ budget")
-        for heading in [str(budget) for budget in budgets] or ["all tokens"]:
-            printed.add_column(heading, justify="right")
-        for method in methods:
-            group = rows[rows["method"] == method]
-            printed.add_row(method, *(_score(group, budget) for budget in budgets or [None]))
-        console.print(printed)
-    console.print(f"{folder}/cells.csv holds {len(table)} cells")
+    rows = table[(table["task"] == task) & table["method"].isin(list(methods))]
+    console.print(f"\n[bold]{task}[/bold]: {rows['metric'].iloc[0]}, {rows['n'].iloc[0]} documents")
+    printed = Table()
+    printed.add_column("method \\ budget")
+    for heading in [str(budget) for budget in budgets] or ["all tokens"]:
+        printed.add_column(heading, justify="right")
+    for method in methods:
+        group = rows[rows["method"] == method]
+        printed.add_row(method, *(_score(group, budget) for budget in budgets or [None]))
+    console.print(printed)
 
 
 def _score(group: pd.DataFrame, budget: float | None) -> str:
