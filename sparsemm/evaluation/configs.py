@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 if TYPE_CHECKING:
+    from sparsemm.heads import HeadScores
     from sparsemm.methods import KVMethod
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -87,6 +88,13 @@ def summary(group: str, name: str) -> str:
     return next((line for line in comments if not line.startswith("@")), "")
 
 
+def load_head_scores(path: str | Path) -> HeadScores:
+    """Read a file of head scores; see `sparsemm.heads.HeadScores.load` for what can be wrong with it."""
+    from sparsemm.heads import HeadScores
+
+    return HeadScores.load(path)
+
+
 def build_method(
     parameters: Mapping[str, Any], *, budget: float | None, window: int, head_scores: str | Path | None = None
 ) -> KVMethod:
@@ -129,7 +137,5 @@ def build_method(
                 f"method {target.name} needs head scores and the model names none: "
                 "give a file (head_scores=FILE) or measure them (sparsemm heads)"
             )
-        from sparsemm.heads import HeadScores
-
-        parameters["head_scores"] = HeadScores.load(given_or_shipped(chosen))
+        parameters["head_scores"] = load_head_scores(given_or_shipped(chosen))
     return target(**parameters)

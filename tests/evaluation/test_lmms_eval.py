@@ -42,7 +42,7 @@ def test_same_scores_as_the_sweep(tmp_path: Path, monkeypatch):
         assert len(samples) == DOCUMENTS
         for sample in samples:
             row, figures = responses.loc[(task, sample["doc_id"])], sample["token_counts"][0]
-            assert sample["filtered_resps"] == row["response"]
+            assert sample["filtered_resps"] == row["response"].strip()  # the log is stripped
             assert figures["input_tokens"] == row["prompt_tokens"]
             assert figures["realised_budget"] == row["realised_budget"] == 32
             assert figures["evicted_tokens"] == row["evicted_tokens"] > 0
