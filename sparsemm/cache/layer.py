@@ -184,6 +184,10 @@ class RaggedLayer(CacheLayerMixin):
         stored = [] if self.storage is None else self.storage.tensors()
         return stored + [tensor for tensor in held if tensor is not None]
 
+    def slack_bytes(self) -> int:
+        """Bytes of slots that wait for further tokens."""
+        return 0 if self.storage is None else self.storage.slack_bytes()
+
     def full_bytes(self) -> int:
         """Bytes of K and V of every token seen, padding included, as `DynamicCache` would hold them."""
         held = self if self.storage is None else self.storage

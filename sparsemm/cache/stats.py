@@ -27,6 +27,8 @@ class CacheStats:
         `realised_budget` of each row alone.
     kv_bytes
         Bytes allocated now by all layers of the cache, slack and padding included.
+    slack_bytes
+        Part of `kv_bytes` that waits for further tokens: slots sized by ``max_new_tokens``, still free.
     full_kv_bytes
         Bytes that the same tokens would take with nothing evicted; left padding counts, since
         `DynamicCache` holds it.
@@ -41,6 +43,7 @@ class CacheStats:
     realised_per_head: Tensor
     realised_per_row: list[float]
     kv_bytes: int
+    slack_bytes: int
     full_kv_bytes: int
     tokens_evicted: int
     evicted_per_row: list[int]
@@ -79,6 +82,7 @@ def collect(cache: Cache, layers: Sequence[RaggedLayer]) -> CacheStats:
         realised_per_head=kept,
         realised_per_row=kept.double().mean(dim=(0, 2)).tolist(),
         kv_bytes=stock + _bytes(tensor for layer in layers for tensor in layer.tensors()),
+        slack_bytes=sum(layer.slack_bytes() for layer in layers),
         full_kv_bytes=stock + sum(layer.full_bytes() for layer in layers),
         tokens_evicted=int(evicted.sum()),
         evicted_per_row=evicted.tolist(),

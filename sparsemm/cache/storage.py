@@ -113,6 +113,11 @@ class FlatStorage:
         taken._copy(self.keys, self.values, source)
         return taken
 
+    def slack_bytes(self) -> int:
+        """Bytes of the slots that no token was written to yet."""
+        entry = sum(tensor.shape[-1] * tensor.element_size() for tensor in (self.keys, self.values))
+        return len(self.lengths) * (self.slack - self.appended) * entry
+
     def tensors(self) -> list[Tensor]:
         """Every tensor that the storage keeps alive."""
         extra = [tensor for tensor in (*self.biases, *self.indices) if tensor is not None]

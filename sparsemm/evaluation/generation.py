@@ -32,7 +32,8 @@ class RequestFigures(TokenCounts):
     prefill_s, decode_s : float
         Seconds to the first token and for all further ones: the batch's time over its requests.
     kv_bytes, full_kv_bytes : float
-        Bytes stored at the end, and of a full cache of the same tokens: the batch's bytes over its requests.
+        Bytes allocated at the end less free slots, and bytes of a full cache of the same tokens: the
+        batch's bytes over its requests.
     """
 
     realised_budget: float = 0.0
@@ -158,7 +159,7 @@ def generate(
                 evicted_tokens=int(stats.evicted_per_row[row]),
                 prefill_s=(clock.times[0] - start) / rows,
                 decode_s=(clock.times[-1] - clock.times[0]) / rows,
-                kv_bytes=stats.kv_bytes / rows,
+                kv_bytes=(stats.kv_bytes - stats.slack_bytes) / rows,
                 full_kv_bytes=stats.full_kv_bytes / rows,
             ),
         )

@@ -37,7 +37,7 @@ CELL_COLUMNS: dict[str, str] = {
     "agreement_prefix": "mean share of FullKV's response tokens reproduced before the first difference",
     "realised_budget": "measured mean of entries kept per (layer, KV head) after the prompt",
     "n_uncompressed": "documents of whose prompt nothing was evicted",
-    "kv_bytes": "mean bytes allocated for one document's K and V at the end of its generation, measured",
+    "kv_bytes": "mean bytes that hold a document's K and V when its text is done: allocated less free slots",
     "full_kv_bytes": "bytes that a full cache of the same tokens would hold",
     "prefill_s": "mean seconds to the first token for one document: a batch's time over its documents",
     "decode_s_per_token": "seconds per further token: the batches' decode time over the tokens they produced",

@@ -118,4 +118,10 @@ def test_a_known_number_of_new_tokens_needs_no_more_room() -> None:
     grown = RaggedCache(model.config, method)
     generate(model, prompts, grown, tokens=40)
     assert grown.stats().kv_bytes < 2 * before
+    # what is not slack is the same, however much room was made; 39 tokens were appended after the first
+    used = [
+        stats.kv_bytes - stats.slack_bytes for stats in (cache.stats(), generate_more.stats(), grown.stats())
+    ]
+    assert used[1] - used[0] == 39 * len(cache.layers) * 2 * 2 * 8 * 4  # KV heads, K and V, float32 numbers
+    assert used[1] == used[2]
     assert torch.equal(grown.stats().realised_per_head, cache.stats().realised_per_head)
