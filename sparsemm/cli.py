@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sparsemm.evaluation.configs import InputError, names, nearest, read, shipped, summary
+from sparsemm.configs import InputError, names, nearest, read, shipped, summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,7 +5,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from sparsemm.evaluation.configs import shipped
+from sparsemm.configs import shipped
 
 
 def composed(verb: str, *overrides: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sparsemm import cli
-from sparsemm.evaluation.configs import names
+from sparsemm.configs import names
 
 
 @pytest.fixture(autouse=True)

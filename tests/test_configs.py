@@ -6,7 +6,8 @@ from pkgutil import resolve_name
 import pytest
 from hydra import compose, initialize_config_dir
 
-from sparsemm.evaluation.configs import build_method, names, read, shipped, summary
+from sparsemm.configs import names, read, shipped, summary
+from sparsemm.evaluation.methods import build_method
 from sparsemm.evaluation.sweep import plan
 from sparsemm.evaluation.tasks import TASK_FILES
 from tests.composing import composed

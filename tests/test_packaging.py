@@ -101,7 +101,7 @@ def test_installed_package_uses_its_own_files(binaries, tmp_path):
     program = """if True:
         import json, sparsemm, sparsemm.tiny
         from importlib.metadata import entry_points
-        from sparsemm.evaluation.configs import shipped
+        from sparsemm.configs import shipped
         places = [sparsemm.__file__, sparsemm.tiny.CHECKPOINT]
         places += [shipped("eval_configs"), shipped("results/head_scores")]
         models = entry_points(group="lmms_eval.models", name="sparsemm")

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparsemm.evaluation.configs import InputError, build_method, given_or_shipped
+from sparsemm.configs import InputError, given_or_shipped
+from sparsemm.evaluation.methods import build_method
 from sparsemm.methods import KVMethod
 
 COLUMN_PARAMETERS = ("budget", "window", "head_scores", "overflow", "rounding", "seed")

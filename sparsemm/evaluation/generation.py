@@ -12,8 +12,8 @@ from lmms_eval.api.instance import TokenCounts
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from sparsemm.cache import RaggedCache
-from sparsemm.evaluation.checkpoint import Checkpoint
 from sparsemm.methods import KVMethod
+from sparsemm.models.checkpoint import Checkpoint
 
 
 @dataclass

@@ -14,10 +14,11 @@ from lmms_eval.protocol import ChatMessages
 from loguru import logger
 from tqdm import tqdm
 
-from sparsemm.evaluation.checkpoint import default_device, load, locate
-from sparsemm.evaluation.configs import InputError, build_method, names, nearest, read
+from sparsemm.configs import InputError, names, nearest, read
 from sparsemm.evaluation.generation import Response, generate
+from sparsemm.evaluation.methods import build_method
 from sparsemm.methods import KVMethod
+from sparsemm.models.checkpoint import default_device, load, locate
 
 DEFAULT_WINDOW = 32
 """Observation window of a checkpoint that no file of ``eval_configs/model`` describes."""

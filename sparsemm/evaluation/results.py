@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsemm.evaluation.configs import PACKAGE
+from sparsemm.configs import PACKAGE
 from sparsemm.evaluation.tables import CELL_COLUMNS, SAMPLE_COLUMNS, SCHEMA_VERSION
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from sparsemm.configs import InputError
 from sparsemm.evaluation import tasks
 from sparsemm.evaluation.cells import Cell, expand
-from sparsemm.evaluation.checkpoint import fingerprint, locate
-from sparsemm.evaluation.configs import InputError
 from sparsemm.evaluation.results import cell_file, derive_tables, write_cell, write_run
 from sparsemm.evaluation.tables import SAMPLE_COLUMNS, SCHEMA_VERSION
 from sparsemm.evaluation.terminal import cell_name, documents_progress
+from sparsemm.models.checkpoint import fingerprint, locate
 
 if TYPE_CHECKING:
     import pandas as pd

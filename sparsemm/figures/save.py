@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 
-from sparsemm.evaluation.configs import load_head_scores, shipped
+from sparsemm.configs import shipped
 from sparsemm.evaluation.tables import load_results
 from sparsemm.figures.accuracy import accuracy_vs_budget
 from sparsemm.figures.heads import head_scores
 from sparsemm.figures.style import RC
+from sparsemm.heads import HeadScores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +60,7 @@ def save(folder: str | Path) -> list[Path]:
             )
             continue
         figures[f"head_scores_{file.stem}"] = head_scores(
-            load_head_scores(file).scores, title=_title(file, cells)
+            HeadScores.load(file).scores, title=_title(file, cells)
         )
     return [path for name, figure in figures.items() for path in _write(figure, folder / "figures", name)]
 

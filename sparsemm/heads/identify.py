@@ -17,6 +17,7 @@ from sparsemm.heads.probe import probe
 from sparsemm.heads.rules import RULES
 from sparsemm.heads.scores import HeadScores
 from sparsemm.models import box_tokens
+from sparsemm.models.checkpoint import default_device, fingerprint, load, locate
 
 FIRST_SEED = 2_000_000
 """Documents that no task evaluates and no training draws: split "eval", seeds from here on."""
@@ -94,8 +95,6 @@ def identify(
 
 def run(config: dict[str, Any]) -> Path:
     """``sparsemm heads``: identify the heads of ``config["model"]`` and write ``config["output"]``."""
-    from sparsemm.evaluation.checkpoint import default_device, fingerprint, load, locate
-
     folder = locate(config["model"]["pretrained"])
     checkpoint = load(folder, config["model"]["dtype"], default_device())
     first = FIRST_SEED + config["seed"]

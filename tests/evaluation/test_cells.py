@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from sparsemm.configs import shipped
 from sparsemm.evaluation.cells import Cell
-from sparsemm.evaluation.checkpoint import fingerprint
-from sparsemm.evaluation.configs import shipped
 from sparsemm.evaluation.sweep import plan
 from sparsemm.heads import HeadScores
+from sparsemm.models.checkpoint import fingerprint
 from tests.composing import composed
 
 

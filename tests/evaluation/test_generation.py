@@ -8,9 +8,9 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from sparsemm.documents import make_page
-from sparsemm.evaluation.checkpoint import Checkpoint, load
 from sparsemm.evaluation.generation import Response, cut, generate, images_of
 from sparsemm.methods import FullKV, SnapKV
+from sparsemm.models.checkpoint import Checkpoint, load
 from sparsemm.tiny import OCR_PROMPT
 
 NEW_TOKENS = 24

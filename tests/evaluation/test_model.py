@@ -7,8 +7,8 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.models import get_model
 from loguru import logger
 
+from sparsemm.configs import InputError
 from sparsemm.documents import make_page
-from sparsemm.evaluation.configs import InputError
 from sparsemm.evaluation.model import SparseMMChat, refuse_sampling
 from sparsemm.tiny import OCR_PROMPT
 

@@ -5,8 +5,10 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from sparsemm.configs import read, shipped
 from sparsemm.documents import Page, Word, make_page
-from sparsemm.heads.identify import identify, score_batch, top_heads
+from sparsemm.heads import HeadScores
+from sparsemm.heads.identify import identify, run, score_batch, top_heads
 from sparsemm.heads.probe import probe
 from sparsemm.heads.rules import RULES, aligned, paper
 from sparsemm.tiny import CHECKPOINT, OCR_PROMPT
@@ -138,3 +140,14 @@ def test_identify_is_deterministic_and_batch_independent(reader):
     assert top_heads(two.scores, 1) == [
         "{}-{}".format(*np.unravel_index(two.scores.argmax(), two.scores.shape))
     ]
+
+
+def test_the_verb_writes_a_loadable_file_that_resembles_the_committed_one(tmp_path, capsys):
+    """Few pages rank the heads as the committed 300 do."""
+    options = {"n": 8, "seed": 500, "rule": "aligned", "batch_size": 8}
+    path = run({"model": read("model", "tiny"), "output": str(tmp_path / "tiny.safetensors"), **options})
+    assert "8 documents" in capsys.readouterr().out
+    few, committed = HeadScores.load(path), HeadScores.load(shipped("results/head_scores/tiny.safetensors"))
+    assert few.card["fingerprint"] == committed.card["fingerprint"]
+    assert committed.card["n"] == len(committed.hits) == 300
+    assert set(top_heads(few.scores, 4)) <= set(top_heads(committed.scores, 8))

@@ -1,4 +1,4 @@
-"""Where the configuration tree is, which names it holds, and how a method's file becomes a method.
+"""Where the configuration tree is, and which names it holds.
 
 The files of ``model/``, ``task/`` and ``method/`` are plain YAML, so that lmms-eval's command line, which
 knows no Hydra, reads the same defaults as a sweep.
@@ -6,20 +6,14 @@ knows no Hydra, reads the same defaults as a sweep.
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
-if TYPE_CHECKING:
-    from sparsemm.heads import HeadScores
-    from sparsemm.methods import KVMethod
-
-PACKAGE = Path(__file__).resolve().parents[1]
+PACKAGE = Path(__file__).resolve().parent
 
 
 class InputError(ValueError):
@@ -86,56 +80,3 @@ def summary(group: str, name: str) -> str:
     text = (shipped("eval_configs") / group / f"{name}.yaml").read_text(encoding="utf-8")
     comments = (line[1:].strip() for line in text.splitlines() if line.startswith("#"))
     return next((line for line in comments if not line.startswith("@")), "")
-
-
-def load_head_scores(path: str | Path) -> HeadScores:
-    """Read a file of head scores; see `sparsemm.heads.HeadScores.load` for what can be wrong with it."""
-    from sparsemm.heads import HeadScores
-
-    return HeadScores.load(path)
-
-
-def build_method(
-    parameters: Mapping[str, Any], *, budget: float | None, window: int, head_scores: str | Path | None = None
-) -> KVMethod:
-    """Make a method from its configuration.
-
-    Parameters
-    ----------
-    parameters : mapping
-        A file of ``method/``: ``_target_`` and the method's own parameters.
-    budget : int, float or None
-        Nominal budget; may be None for a method that has none (FullKV).
-    window : int
-        Observation window of the model, in tokens; a ``window`` among the parameters wins.
-    head_scores : path, optional
-        The model's head scores, used where the method wants some and its configuration names none.
-
-    Raises
-    ------
-    InputError
-        Unknown parameter, missing budget or head scores.
-    ValueError
-        A value that the method refuses.
-    """
-    parameters = dict(parameters)
-    target = resolve_name(parameters.pop("_target_"))
-    fields = {field.name: field for field in dataclasses.fields(target) if field.init}
-    for name in parameters:
-        if name not in fields:
-            raise InputError(f"{target.__name__} has no parameter {name!r}; {nearest(name, fields)}")
-    if "budget" in fields:
-        if budget is None:
-            raise InputError(f"method {target.name} needs a budget (budget=64)")
-        parameters["budget"] = budget
-    if "window" in fields:
-        parameters.setdefault("window", window)
-    if "head_scores" in fields:
-        chosen = parameters.get("head_scores") or head_scores
-        if chosen is None:
-            raise InputError(
-                f"method {target.name} needs head scores and the model names none: "
-                "give a file (head_scores=FILE) or measure them (sparsemm heads)"
-            )
-        parameters["head_scores"] = load_head_scores(given_or_shipped(chosen))
-    return target(**parameters)

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import sparsemm  # noqa: F401  (registers the attention)
-from sparsemm.evaluation.configs import InputError, names, nearest
+from sparsemm.configs import InputError, names, nearest, shipped
 
 ATTENTION = {"text_config": "sparsemm"}
 """Only the text backbone runs our attention; the vision tower keeps its own."""
@@ -53,9 +53,7 @@ def locate(pretrained: str) -> Path:
         If there is no such checkpoint.
     """
     if pretrained == "tiny":
-        from sparsemm.tiny import CHECKPOINT
-
-        folder = CHECKPOINT
+        folder = shipped("tiny/checkpoint")
     elif (folder := Path(pretrained)).exists():
         pass
     elif pretrained.count("/") == 1 and not pretrained.startswith((".", "/", "~")):
