@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsemm.configs import PACKAGE
 from sparsemm.evaluation.tables import CELL_COLUMNS, SAMPLE_COLUMNS, SCHEMA_VERSION
+from sparsemm.evaluation.uncertainty import intervals
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,7 +98,10 @@ def derive_tables(folder: Path, groups: Mapping[tuple[str, str], str] | None = N
     cells = current_cells(read_cells(folder), groups or {})
     cells.sort(key=_order)
     reference = {cell["group"]: cell for cell in cells if cell["row"]["method"] == "fullkv"}
-    rows = [{**cell["row"], **_against_full(cell, reference.get(cell["group"]))} for cell in cells]
+    rows = []
+    for cell in cells:
+        full = reference.get(cell["group"])
+        rows.append({**cell["row"], **_against_full(cell, full), **intervals(cell, full)})
     table = pd.DataFrame(
         [{name: row.get(name) for name in CELL_COLUMNS} for row in rows], columns=list(CELL_COLUMNS)
     )

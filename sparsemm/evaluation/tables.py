@@ -27,7 +27,7 @@ CELL_COLUMNS: dict[str, str] = {
     "seed": "seed of the method or ablation, where it has one",
     "method_params": "all further parameters of the method, JSON",
     "score": "the metric over all documents, as the task's own code gives it",
-    "ci_low": "lower end of the 95% confidence interval of `score`",
+    "ci_low": "lower end of the 95% confidence interval of `score` (bootstrap over documents)",
     "ci_high": "upper end of the 95% confidence interval of `score`",
     "n": "documents",
     "diff_full": "`score` minus FullKV's on the same documents",

@@ -1,0 +1,69 @@
+"""The committed grid is what the code measures today, and the README says what its files say."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import sparsemm
+from sparsemm.evaluation.sweep import plan
+from tests.composing import composed
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "results" / "tiny"
+NAMES = {
+    "SparseMM": "sparsemm",
+    "SnapKV": "snapkv",
+    "AdaKV": "adakv",
+    "PyramidKV": "pyramidkv",
+    "Random": "random",
+}
+
+
+@pytest.fixture(scope="module")
+def cells() -> pd.DataFrame:
+    return sparsemm.load_results(FOLDER)
+
+
+def test_every_cell_of_the_experiment_is_there():
+    """By identity: checkpoint, tasks, method parameters, budgets and generation settings are those of now."""
+    planned = {cell.id for cell in plan(composed("sweep", "experiment=tiny"))}
+    assert planned == {path.stem for path in (FOLDER / "cells").glob("*.json")}
+
+
+def test_grid_is_complete_and_budgets_are_realised(cells):
+    assert set(cells["method"]) == {"fullkv", *NAMES.values()}
+    assert (cells["n"] == 200).all()
+    evicting = cells[cells["budget"].notna() & (cells["n_uncompressed"] < 200)]
+    assert (evicting["realised_budget"] == evicting["budget"]).all()
+    assert (evicting["n_uncompressed"] == 0).all()
+
+
+def test_budgets_hurt_and_a_budget_above_the_prompt_is_fullkv(cells):
+    for _, rows in cells.groupby("task"):
+        full = rows.loc[rows["method"] == "fullkv", "score"].item()
+        smallest = rows[rows["budget"] == rows["budget"].min()]
+        above = rows[rows["budget"] == 128]
+        assert (smallest["score"] < full - 0.05).all()
+        assert (above["score"] == full).all()
+        assert (above["agreement_full"] == 1).all()
+        assert rows.loc[rows["budget"] == 92, "score"].max() >= full - 0.02
+
+
+def test_readme_table_is_the_file(cells):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    head = re.search(r"\| score at budget \|(.*)\|", text)
+    assert head is not None
+    budgets = [int(number) for number in head[1].split("|")]
+    seen = 0
+    task, scores = "", cells.set_index(["task", "method", "budget"])["score"]
+    for line in text[head.end() :].split("\n\n")[0].splitlines():
+        if title := re.search(r"`(tiny_\w+)`\*\* \(FullKV (\.\d+)\)", line):
+            task = title[1]
+            assert f"{scores[task, 'fullkv'].item():.3f}" == f"0{title[2]}"
+        elif (row := [part.strip() for part in line.strip("|").split("|")])[0] in NAMES:
+            measured = [f"{scores[task, NAMES[row[0]], budget]:.3f}".removeprefix("0") for budget in budgets]
+            assert row[1:] == measured, line
+            seen += 1
+    assert seen == 10
