@@ -90,7 +90,8 @@ def heads(config: dict[str, Any]) -> Any:
 
 def train_tiny(config: dict[str, Any]) -> Any:
     """``sparsemm train-tiny``."""
-    from sparsemm.tiny.training import TrainConfig, train
+    from sparsemm.tiny.recipe import TrainConfig
+    from sparsemm.tiny.training import train
 
     return train(TrainConfig(**config))
 

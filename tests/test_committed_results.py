@@ -57,7 +57,7 @@ def test_readme_table_is_the_file(cells):
     assert head is not None
     budgets = [int(number) for number in head[1].split("|")]
     seen = 0
-    task, scores = "", cells.set_index(["task", "method", "budget"])["score"]
+    task, scores = "", cells.set_index(["task", "method", "budget"])["score"].sort_index()
     for line in text[head.end() :].split("\n\n")[0].splitlines():
         if title := re.search(r"`(tiny_\w+)`\*\* \(FullKV (\.\d+)\)", line):
             task = title[1]
