@@ -8,6 +8,7 @@ import pytest
 
 import sparsemm
 from sparsemm.evaluation.sweep import plan
+from sparsemm.evaluation.uncertainty import interval
 from tests.composing import composed
 
 ROOT = Path(__file__).parents[1]
@@ -26,10 +27,11 @@ def cells() -> pd.DataFrame:
     return sparsemm.load_results(FOLDER)
 
 
-def test_every_cell_of_the_experiment_is_there():
+@pytest.mark.parametrize("experiment", ["tiny", "controls"])
+def test_every_cell_of_the_experiment_is_there(experiment):
     """By identity: checkpoint, tasks, method parameters, budgets and generation settings are those of now."""
-    planned = {cell.id for cell in plan(composed("sweep", "experiment=tiny"))}
-    assert planned == {path.stem for path in (FOLDER / "cells").glob("*.json")}
+    planned = {cell.id for cell in plan(composed("sweep", f"experiment={experiment}"))}
+    assert planned == {path.stem for path in (FOLDER.parent / experiment / "cells").glob("*.json")}
 
 
 def test_grid_is_complete_and_budgets_are_realised(cells):
@@ -67,3 +69,16 @@ def test_readme_table_is_the_file(cells):
             assert row[1:] == measured, line
             seen += 1
     assert seen == 10
+
+
+def test_readme_says_what_the_controls_measured():
+    """Paired differences with their intervals, from the committed samples."""
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    samples = pd.read_parquet(FOLDER.parent / "controls" / "samples.parquet")
+    for budget in (48, 64):
+        chosen = samples[(samples["task"] == "tiny_ocr") & (samples["budget"] == budget)]
+        score = chosen.pivot(index="doc_id", columns="method", values="score")
+        for ours, theirs in (("sparsemm", "sparsemm_layer_mean"), ("sparsemm_layer_mean", "sparsemm_flat")):
+            difference = score[ours] - score[theirs]
+            low, high = interval(difference.to_list())
+            assert f"{difference.mean():+.3f} [{low:+.3f}, {high:+.3f}]" in text

@@ -76,23 +76,24 @@ def test_tasks(task):
     assert f"metric: {config['tasks'][task]['metric']}\n" in TASK_FILES[task]
 
 
+CONTROLS = ("sparsemm_layer_mean", "sparsemm_shuffled", "sparsemm_flat")
+
+
 @pytest.mark.parametrize("experiment", names("experiment"))
 def test_experiments(experiment):
     config = composed("sweep", f"experiment={experiment}")
     assert config["output"] == f"results/{experiment}"
     cells = plan(config)
     assert len({cell.id for cell in cells}) == len(cells)
-    assert {cell.method_name for cell in cells} >= {
-        "fullkv",
-        "snapkv",
-        "pyramidkv",
-        "adakv",
-        "sparsemm",
-        "random",
-    }
+    methods = {cell.method_name for cell in cells}
+    if experiment == "controls":
+        assert methods == {"fullkv", "sparsemm", *(name for name in names("method") if name in CONTROLS)}
+        assert len(methods) == 5
+    else:
+        assert methods == {"fullkv", "snapkv", "pyramidkv", "adakv", "sparsemm", "random"}
     full = [cell for cell in cells if cell.method_name == "fullkv"]
     assert len(full) == 2  # one a task, however many budgets
-    assert len(cells) == len(full) + 2 * 5 * len(config["budget"])
+    assert len(cells) == len(full) + 2 * (len(methods) - 1) * len(config["budget"])
 
 
 @pytest.mark.parametrize("verb", ["sweep", "heads", "train_tiny"])
