@@ -38,8 +38,8 @@ Words, keys and seeds of training and evaluation are disjoint; `{held_out}` is n
 
 ## Recipe
 
-`{command}`, seed {seed}: {steps} steps, {seconds:.0f} s of wall time on {hardware}
-with other work running beside it, {versions}. Muon for hidden matrices, AdamW for the
+`{command}`, seed {seed}: {steps} steps, {seconds:.0f} s of wall time on {hardware},
+{versions}. Muon for hidden matrices, AdamW for the
 rest, bfloat16 autocast.
 
 {stages}
@@ -64,7 +64,7 @@ TRIED = """\
   tried.
 - The committed checkpoint's second stage was planned with 1,200 steps down to 1e-3 and cut at 606, at a rate
   of 1.5e-3, once small pages were read. The recipe has 606 steps down to 1.5e-3; it was not run again from
-  scratch.
+  scratch. Other work ran beside it, so its wall time is an upper limit.
 - Attention as plain matrix products in bfloat16 was faster than SDPA in float32. The first two stages still
   ran with the latter.
 """
