@@ -4,11 +4,22 @@ Importing this package registers the attention with transformers under `ATTENTIO
 """
 
 from sparsemm.cache.attention import register
+from sparsemm.cache.backbone import model_shape
 from sparsemm.cache.checks import ATTENTION_NAME
+from sparsemm.cache.fanout import Fanout, fan_out
 from sparsemm.cache.layout import BACKENDS
-from sparsemm.cache.ragged_cache import RaggedCache, model_shape
+from sparsemm.cache.ragged_cache import RaggedCache
 from sparsemm.cache.stats import CacheStats
 
-__all__ = ["ATTENTION_NAME", "BACKENDS", "CacheStats", "RaggedCache", "model_shape", "register"]
+__all__ = [
+    "ATTENTION_NAME",
+    "BACKENDS",
+    "CacheStats",
+    "Fanout",
+    "RaggedCache",
+    "fan_out",
+    "model_shape",
+    "register",
+]
 
 register()

@@ -9,7 +9,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from sparsemm.cache.checks import ATTENTION_NAME, check_attention_arguments
-from sparsemm.cache.layer import KVHandle
+from sparsemm.cache.handle import KVHandle
 
 
 def sparsemm_attention(
@@ -24,9 +24,9 @@ def sparsemm_attention(
 ) -> tuple[Tensor, None]:
     """Attention for transformers' registry.
 
-    With plain tensors (vision tower, sliding layers, another cache) it is SDPA. With a `RaggedCache` it is
+    With plain tensors (vision tower, sliding layers, another cache) it is SDPA. With one of our caches it is
     SDPA over the full K/V while nothing was evicted, so that such runs equal ordinary ones to the bit, and
-    attention over the kept entries afterwards. The prompt is compressed here, right after its own
+    the cache layer's own attention afterwards. The prompt is compressed here, right after its own
     attention.
 
     Parameters
@@ -55,11 +55,9 @@ def sparsemm_attention(
         layer = key.layer
         check_attention_arguments(dropout, kwargs)
         factor = query.shape[-1] ** -0.5 if scaling is None else scaling
-        if layer.storage is not None:
+        if layer.keys is None or layer.values is None:
             output = layer.attend(query, attention_mask, factor)
         else:
-            assert layer.keys is not None
-            assert layer.values is not None
             output, _ = sdpa_attention_forward(
                 module, query, layer.keys, layer.values, attention_mask, scaling=scaling, **kwargs
             )

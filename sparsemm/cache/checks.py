@@ -3,7 +3,6 @@
 from typing import Any
 
 from transformers import PretrainedConfig
-from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
 ATTENTION_NAME = "sparsemm"
 
@@ -35,11 +34,6 @@ def text_config(config: PretrainedConfig) -> PretrainedConfig:
     if getattr(text, "num_kv_shared_layers", None) or any(mode == "reuse" for mode in shared):
         raise ValueError(f"{text.model_type}: K/V shared between layers is not supported")
     return text
-
-
-def is_compressible(layer: CacheLayerMixin) -> bool:
-    """Say whether a stock cache layer holds full attention and nothing else."""
-    return type(layer) is DynamicLayer
 
 
 def check_attention_arguments(dropout: float, arguments: dict[str, Any]) -> None:

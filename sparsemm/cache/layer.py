@@ -1,33 +1,18 @@
 """One layer of the ragged cache: full K/V while the prompt comes in, only what was kept afterwards."""
 
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import CacheLayerMixin
 
 from sparsemm.cache.decode import ragged_attention
+from sparsemm.cache.handle import HeldLayer, KVHandle, heads_to_remove
 from sparsemm.cache.settings import Settings
 from sparsemm.cache.storage import FlatStorage
 from sparsemm.methods import kept_mask
 
 
-class KVHandle:
-    """What `RaggedLayer.update` returns for K and V: the way from the attention function to the layer."""
-
-    __slots__ = ("layer",)
-
-    def __init__(self, layer: "RaggedLayer") -> None:
-        self.layer = layer
-
-    def __getattr__(self, name: str) -> NoReturn:
-        raise AttributeError(
-            f"a RaggedCache gave its K/V handle to an attention that wants its .{name}: load the model with "
-            'attn_implementation={"text_config": "sparsemm"}'
-        )
-
-
-class RaggedLayer(CacheLayerMixin):
+class RaggedLayer(HeldLayer):
     """Keeps all K/V until the prompt is complete, then what the method chooses, then appends.
 
     Parameters
@@ -53,7 +38,6 @@ class RaggedLayer(CacheLayerMixin):
         Query heads whose output is zeroed, bool [heads]; None for none.
     """
 
-    is_sliding = False
     is_croppable = True
 
     def __init__(self, index: int, settings: Settings) -> None:
@@ -76,9 +60,7 @@ class RaggedLayer(CacheLayerMixin):
         self._rows = key_states.shape[0]
         self.keys = key_states[:, :, :0]
         self.values = value_states[:, :, :0]
-        head_mask = self.settings.head_mask
-        if head_mask is not None and bool(head_mask[self.index].any()):
-            self.removed_heads = head_mask[self.index].to(self.device)
+        self.removed_heads = heads_to_remove(self.settings.head_mask, self.index, self.device)
         self.is_initialized = True
 
     def update(  # pyright: ignore[reportIncompatibleMethodOverride]

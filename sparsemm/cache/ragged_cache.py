@@ -1,18 +1,16 @@
 """The public cache."""
 
-from typing import cast
-
-import torch
 from torch import Tensor
-from transformers import DynamicCache, PretrainedConfig
+from transformers import PretrainedConfig
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from sparsemm.cache import stats
-from sparsemm.cache.checks import is_compressible, text_config
+from sparsemm.cache.backbone import checked_head_mask, model_shape, stock_layers, with_held
+from sparsemm.cache.checks import text_config
 from sparsemm.cache.layer import RaggedLayer
 from sparsemm.cache.layout import BACKENDS, Backend
 from sparsemm.cache.settings import Settings
-from sparsemm.methods import KVMethod, ModelShape
+from sparsemm.methods import KVMethod
 
 
 class RaggedCache(Cache):
@@ -68,25 +66,21 @@ class RaggedCache(Cache):
         backend: Backend | None = None,
     ) -> None:
         self._config = text_config(config)
-        layers = self._stock_layers()
-        compressible = [layer for layer in layers if is_compressible(layer)]
-        if not compressible:
-            raise ValueError(f"{self._config.model_type} has no full-attention layer to compress")
+        shape = model_shape(self._config)
         if backend is not None and backend not in BACKENDS:
             raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
         for name, count in (("prompt_length", prompt_length), ("max_new_tokens", max_new_tokens)):
             if count is not None and count < 1:
                 raise ValueError(f"{name} must be positive, got {count}")
-        shape = model_shape(self._config, len(compressible))
         self.settings = Settings(
             method=method,
             shape=shape,
             prompt_length=prompt_length,
             max_new_tokens=max_new_tokens,
-            head_mask=_checked_head_mask(head_mask, shape),
+            head_mask=checked_head_mask(head_mask, shape),
             backend=backend or "grouped",
         )
-        super().__init__(layers=[*self._with_ragged(layers)])
+        super().__init__(layers=[*self._new_layers()])
 
     @property
     def compressible_layers(self) -> list[RaggedLayer]:
@@ -107,38 +101,7 @@ class RaggedCache(Cache):
         """Forget everything: the next forward begins a new prompt."""
         # Stock layers are made anew: before transformers 5.18 their own reset keeps zeroed entries.
         self.settings.masks.clear()
-        self.layers = [*self._with_ragged(self._stock_layers())]
+        self.layers = [*self._new_layers()]
 
-    def _stock_layers(self) -> list[CacheLayerMixin]:
-        return cast(list[CacheLayerMixin], DynamicCache(config=self._config).layers)
-
-    def _with_ragged(self, layers: list[CacheLayerMixin]) -> list[CacheLayerMixin]:
-        """Put our layers in the place of the compressible ones."""
-        index = 0
-        mixed: list[CacheLayerMixin] = []
-        for layer in layers:
-            if is_compressible(layer):
-                layer = RaggedLayer(index, self.settings)
-                index += 1
-            mixed.append(layer)
-        return mixed
-
-
-def model_shape(config: PretrainedConfig, compressible: int) -> ModelShape:
-    """Read the sizes of a text config that has `compressible` full-attention layers."""
-    heads: int = config.num_attention_heads
-    kv_heads: int = getattr(config, "num_key_value_heads", None) or heads
-    head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return ModelShape(compressible, heads, kv_heads, head_dim)
-
-
-def _checked_head_mask(head_mask: Tensor | None, shape: ModelShape) -> Tensor | None:
-    if head_mask is None:
-        return None
-    head_mask = torch.as_tensor(head_mask)
-    expected = (shape.num_hidden_layers, shape.num_attention_heads)
-    if head_mask.dtype != torch.bool or head_mask.shape != expected:
-        raise ValueError(
-            f"head_mask must be bool {list(expected)}, is {head_mask.dtype} {list(head_mask.shape)}"
-        )
-    return head_mask
+    def _new_layers(self) -> list[CacheLayerMixin]:
+        return with_held(stock_layers(self._config), lambda index: RaggedLayer(index, self.settings))

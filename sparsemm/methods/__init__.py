@@ -6,6 +6,7 @@ from sparsemm.methods.fullkv import FullKV
 from sparsemm.methods.pyramidkv import PyramidKV
 from sparsemm.methods.random_heads import RandomHeads
 from sparsemm.methods.select import kept_mask, prompt_lengths, select, top_mask
+from sparsemm.methods.select_many import kept_masks
 from sparsemm.methods.snapkv import SnapKV
 from sparsemm.methods.sparsemm import SparseMM
 
@@ -19,6 +20,7 @@ __all__ = [
     "SnapKV",
     "SparseMM",
     "kept_mask",
+    "kept_masks",
     "prompt_lengths",
     "select",
     "top_mask",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Hashable
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, NamedTuple
 
@@ -155,6 +156,11 @@ class KVMethod(ABC):
             scaling=scaling,
             valid=valid,
         )
+
+    def scoring(self) -> Hashable:
+        """Name what token scores depend on: methods with equal values share them."""
+        own = type(self).token_scores is not KVMethod.token_scores
+        return id(self) if own else (self.window, self.kernel, self.pooling, self.gqa)
 
     @abstractmethod
     def quotas(self, scores: Tensor, lengths: Tensor, layer: int, shape: ModelShape) -> Tensor:

@@ -1,0 +1,72 @@
+"""A text model as the caches see it: its sizes, and which of its layers can be held otherwise."""
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PretrainedConfig
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer
+
+from sparsemm.cache.handle import HeldLayer
+from sparsemm.methods import ModelShape
+
+
+def stock_layers(config: PretrainedConfig) -> list[CacheLayerMixin]:
+    """Return new cache layers as transformers makes them for a text config."""
+    return cast(list[CacheLayerMixin], DynamicCache(config=config).layers)
+
+
+def is_compressible(layer: CacheLayerMixin) -> bool:
+    """Say whether a stock cache layer holds full attention and nothing else."""
+    return type(layer) is DynamicLayer
+
+
+def with_held(layers: list[CacheLayerMixin], make: Callable[[int], HeldLayer]) -> list[CacheLayerMixin]:
+    """Put `make(index)` in the place of each compressible layer, counted from 0."""
+    index = 0
+    mixed: list[CacheLayerMixin] = []
+    for layer in layers:
+        if is_compressible(layer):
+            layer = make(index)
+            index += 1
+        mixed.append(layer)
+    return mixed
+
+
+def model_shape(config: PretrainedConfig, compressible: int | None = None) -> ModelShape:
+    """Read the sizes of a text config.
+
+    Parameters
+    ----------
+    config
+        The text model's.
+    compressible
+        Full-attention layers; counted when None.
+
+    Raises
+    ------
+    ValueError
+        When no layer can be compressed.
+    """
+    if compressible is None:
+        compressible = sum(map(is_compressible, stock_layers(config)))
+    if not compressible:
+        raise ValueError(f"{config.model_type} has no full-attention layer to compress")
+    heads: int = config.num_attention_heads
+    kv_heads: int = getattr(config, "num_key_value_heads", None) or heads
+    head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return ModelShape(compressible, heads, kv_heads, head_dim)
+
+
+def checked_head_mask(head_mask: Tensor | None, shape: ModelShape) -> Tensor | None:
+    """Return a mask of query heads after checking that it is bool [layers, heads]."""
+    if head_mask is None:
+        return None
+    head_mask = torch.as_tensor(head_mask)
+    expected = (shape.num_hidden_layers, shape.num_attention_heads)
+    if head_mask.dtype != torch.bool or head_mask.shape != expected:
+        raise ValueError(
+            f"head_mask must be bool {list(expected)}, is {head_mask.dtype} {list(head_mask.shape)}"
+        )
+    return head_mask

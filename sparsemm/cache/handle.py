@@ -1,0 +1,56 @@
+"""How the registered attention finds the cache layer: a handle in the place of K and V."""
+
+from abc import abstractmethod
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import CacheLayerMixin
+
+
+class HeldLayer(CacheLayerMixin):
+    """A layer that is full K/V while the prompt comes in, and something of its own afterwards.
+
+    Attributes
+    ----------
+    keys, values
+        Full K and V, shape [B, KV heads, seen, head_dim]; None once `attend` is to be called instead.
+    removed_heads
+        Query heads whose output is zeroed, bool [heads]; None for none.
+    """
+
+    is_sliding = False
+
+    keys: Tensor | None
+    values: Tensor | None
+    removed_heads: Tensor | None
+
+    @abstractmethod
+    def observe(self, query: Tensor, mask: Tensor | None, scaling: float) -> None:
+        """See the queries [B, heads, q, head_dim] right after full attention."""
+
+    @abstractmethod
+    def attend(self, query: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
+        """Attention of new queries over what the layer holds, shape [B, q, heads, head_dim]."""
+
+
+class KVHandle:
+    """What a held layer's ``update`` returns for K and V: the way from the attention function to the layer."""
+
+    __slots__ = ("layer",)
+
+    def __init__(self, layer: HeldLayer) -> None:
+        self.layer = layer
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(
+            f"a sparsemm cache gave its K/V handle to an attention that wants its .{name}: load the model "
+            'with attn_implementation={"text_config": "sparsemm"}'
+        )
+
+
+def heads_to_remove(head_mask: Tensor | None, layer: int, device: torch.device) -> Tensor | None:
+    """Return the heads that `head_mask` [layers, heads] removes from one layer; None for none."""
+    if head_mask is None or not bool(head_mask[layer].any()):
+        return None
+    return head_mask[layer].to(device)

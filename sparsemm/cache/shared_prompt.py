@@ -1,0 +1,188 @@
+"""One layer of the fan-out cache: a prompt's K/V once, what each method keeps of it, rows that share it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsemm.cache.handle import HeldLayer, KVHandle, heads_to_remove
+from sparsemm.cache.row_grid import RowGrid
+from sparsemm.cache.settings import MaskReader
+from sparsemm.cache.shared_attention import shared_attention
+from sparsemm.methods import KVMethod, ModelShape, kept_masks
+
+FIRST_ROOM = 16
+"""Generated tokens that a layer first makes room for; then the room doubles."""
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """A grid of rows on the device: what every layer needs to find its way between rows and places."""
+
+    documents: Tensor
+    row_of_slot: Tensor
+    slot_of_row: Tensor
+    slots: int
+
+    @classmethod
+    def of(cls, grid: RowGrid, device: torch.device) -> Placement:
+        """Copy a grid to the device."""
+        hosts = (grid.documents, grid.row_of_slot(), grid.slot_of_row)
+        return cls(*(torch.from_numpy(host).to(device) for host in hosts), grid.slots)
+
+    def spread(self, rows: Tensor) -> Tensor:
+        """[R, ...] in the rows' order -> [D, S, ...] in the grid's."""
+        return rows[self.row_of_slot].unflatten(0, (len(self.documents), self.slots))
+
+    def gather(self, places: Tensor) -> Tensor:
+        """[D, S, ...] in the grid's order -> [R, ...] in the rows'."""
+        return places.flatten(0, 1)[self.slot_of_row]
+
+
+@dataclass
+class Shared:
+    """What all layers of one fan-out cache share; `FanoutCache` says what the fields mean."""
+
+    methods: Sequence[KVMethod]
+    shape: ModelShape
+    head_mask: Tensor | None
+    masks: MaskReader = field(default_factory=MaskReader)
+    placement: Placement | None = None
+
+
+class SharedPromptLayer(HeldLayer):
+    """Full K/V of the prompts, the kept entries of every method as masks, and the rows' own new tokens.
+
+    Nothing is evicted: attention over kept entries is attention over all entries with the others hidden.
+
+    Parameters
+    ----------
+    index
+        Number of this layer among the compressible ones.
+    shared
+        Shared by all layers of the cache.
+
+    Attributes
+    ----------
+    kept
+        What each method keeps, bool [methods, B, KV heads, L], once the prompt is there.
+    lengths
+        Valid prompt tokens of each document, [B] on the CPU.
+    """
+
+    def __init__(self, index: int, shared: Shared) -> None:
+        super().__init__()
+        self.index, self.shared = index, shared
+        self.removed_heads = None
+        self.kept = self.lengths = torch.empty(0)
+        self._prompt: tuple[Tensor, Tensor] | None = None  # [B, KV heads, L, head_dim]
+        self._shown: list[Tensor] = []  # the same for the documents of the grid
+        self._hidden = torch.empty(0)  # [D, KV heads, S, L]
+        self._new: list[Tensor] = []  # [D, KV heads, S, room, head_dim]
+        self._tokens = 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Note dtype and device of the first K and V."""
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self.removed_heads = heads_to_remove(self.shared.head_mask, self.index, self.device)
+        self.is_initialized = True
+
+    def update(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[KVHandle, KVHandle]:
+        """Take the whole prompt's K and V [B, KV heads, L, head_dim], then one token's [R, KV heads, 1, head_dim]."""
+        if self._prompt is None and self.keys is None:
+            self.lazy_initialization(key_states, value_states)
+            self.keys, self.values = key_states, value_states
+        elif self._prompt is None:
+            raise RuntimeError(
+                'the attention of the prompt did not run through "sparsemm", so nothing was selected: load the '
+                'model with attn_implementation={"text_config": "sparsemm"}'
+            )
+        else:
+            self._append(key_states, value_states)
+        handle = KVHandle(self)
+        return handle, handle
+
+    def observe(self, query: Tensor, mask: Tensor | None, scaling: float) -> None:
+        """Note what every method keeps; parameters as in `RaggedLayer.observe`."""
+        assert self.keys is not None
+        assert self.values is not None
+        valid, self.lengths = self.shared.masks.prompt(mask, len(query), self.keys.shape[2])
+        self.kept = kept_masks(
+            self.shared.methods,
+            query,
+            self.keys,
+            layer=self.index,
+            shape=self.shared.shape,
+            scaling=scaling,
+            valid=valid,
+            lengths=self.lengths,
+        )
+        self._prompt = self.keys, self.values
+        self.keys = self.values = None
+
+    def begin(self, methods: Tensor) -> None:
+        """Start decoding the rows of the current placement.
+
+        Parameters
+        ----------
+        methods
+            Number of the method behind each place of the grid, [D, S].
+        """
+        assert self._prompt is not None
+        assert self.shared.placement is not None
+        documents = self.shared.placement.documents
+        everyone = len(documents) == len(self._prompt[0])
+        self._shown = [part if everyone else part[documents] for part in self._prompt]
+        kept = self.kept[methods, documents[:, None]].transpose(1, 2)  # [D, KV heads, S, L]
+        self._hidden = kept.new_zeros(kept.shape, dtype=torch.float32).masked_fill_(~kept, -torch.inf)
+        sizes = [(*kept.shape[:3], FIRST_ROOM, part.shape[-1]) for part in self._shown]
+        self._new = [part.new_zeros(size) for part, size in zip(self._shown, sizes, strict=True)]
+        self._tokens = 0
+
+    def move(self, lines: Tensor, places: Tensor) -> None:
+        """Keep some documents [D'] and places [D', S'] of the grid, given by their numbers."""
+        self._shown = [part[lines] for part in self._shown]
+        old = self._hidden.shape[2]
+        line, slot = places // old, places % old
+        self._hidden = self._hidden[line, :, slot].transpose(1, 2).contiguous()
+        self._new = [part[line, :, slot].transpose(1, 2).contiguous() for part in self._new]
+
+    def attend(self, query: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
+        """Attention of each row's newest token, [R, heads, 1, head_dim] -> [R, 1, heads, head_dim]."""
+        placement = self.shared.placement
+        assert placement is not None
+        kv_heads = self._hidden.shape[1]
+        places = placement.spread(query.squeeze(2)).unflatten(2, (kv_heads, -1)).transpose(1, 2)
+        new_keys, new_values = (part[:, :, :, : self._tokens] for part in self._new)
+        output = shared_attention(places, *self._shown, self._hidden, new_keys, new_values, scaling)
+        return placement.gather(output.transpose(1, 2).flatten(2, 3)).unsqueeze(1)
+
+    def get_seq_length(self) -> int:
+        """Tokens seen by a row, padding included."""
+        held = self._prompt[0] if self._prompt is not None else self.keys
+        return 0 if held is None else held.shape[2] + self._tokens
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Length and offset of the mask's key axis: all tokens ever seen."""
+        return self.get_seq_length() + query_length, 0
+
+    def get_max_length(self) -> int:
+        """-1: no limit."""
+        return -1
+
+    def _append(self, key: Tensor, value: Tensor) -> None:
+        """Give each row its newest token's K and V, [R, KV heads, 1, head_dim]."""
+        placement = self.shared.placement
+        assert placement is not None
+        room = self._new[0].shape[3]
+        if self._tokens == room:
+            self._new = [torch.cat([part, torch.zeros_like(part)], dim=3) for part in self._new]
+        for held, token in zip(self._new, (key, value), strict=True):
+            held[:, :, :, self._tokens] = placement.spread(token.squeeze(2)).transpose(1, 2)
+        self._tokens += 1
