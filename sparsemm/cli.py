@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsemm.configs import InputError, names, nearest, read, shipped, summary
@@ -34,6 +35,7 @@ run something (options are Hydra overrides, `sparsemm VERB --help` lists them):
 
 look at results and names:
   figures RESULTS                              draw the figures of a results folder
+  status RESULTS                               how far a sweep is, also while it runs
   list methods|models|tasks [--include-path]   what can be named; where lmms-eval finds the local tasks
 
 --version, --help"""
@@ -197,6 +199,21 @@ def figures(arguments: Sequence[str]) -> int:
     return 0
 
 
+def status(arguments: Sequence[str]) -> int:
+    """``sparsemm status RESULTS``."""
+    parser = argparse.ArgumentParser(
+        prog="sparsemm status", description="Show how far a sweep is, also while it runs."
+    )
+    parser.add_argument("results", help="results/<experiment>")
+    folder = Path(parser.parse_args(arguments).results)
+    from rich.console import Console
+
+    from sparsemm.evaluation.status import print_status, read_status
+
+    print_status(folder, read_status(folder), Console(highlight=False))
+    return 0
+
+
 def list_names(arguments: Sequence[str]) -> int:
     """``sparsemm list methods|models|tasks``."""
     parser = argparse.ArgumentParser(prog="sparsemm list", description="List what can be named in a sweep.")
@@ -222,7 +239,11 @@ def list_names(arguments: Sequence[str]) -> int:
     return 0
 
 
-PATH_VERBS: dict[str, Callable[[Sequence[str]], int]] = {"figures": figures, "list": list_names}
+PATH_VERBS: dict[str, Callable[[Sequence[str]], int]] = {
+    "figures": figures,
+    "status": status,
+    "list": list_names,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -144,6 +144,20 @@ def store_numbers(here: Path) -> list[int]:
     return sorted({int(file.stem) for file in files if file.stem.isdecimal()})
 
 
+def lock_is_held(lock: Path) -> bool:
+    """Whether a store file's writer is alive; works in a read-only folder, where `FileLock` would not."""
+    import fcntl
+
+    try:
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
+
+
 def read_writer(connection: sqlite3.Connection) -> Writer | None:
     """Who claimed a store file last."""
     row = connection.execute("SELECT pid, host, job, started FROM writer").fetchone()
@@ -171,13 +185,13 @@ def _first_number(here: Path, free: dict[int, FileLock], damaged: dict[int, str]
     A number whose file was put aside is not used again: a process that is still reading that file would take
     the new file's journal for its own, and roll it back.
     """
-    taken = set(store_numbers(here)) - set(free)
-    for number in itertools.count():
-        file = here / f"{number}.sqlite"
-        used_up = not file.exists() and file.with_name(f"{file.name}.damaged").exists()
-        if number not in taken and number not in damaged and not used_up:
-            return number
-    raise AssertionError
+    taken = {*store_numbers(here), *damaged} - (free.keys() - damaged.keys())
+
+    def used_up(file: Path) -> bool:
+        return not file.exists() and file.with_name(f"{file.name}.damaged").exists()
+
+    numbers = (number for number in itertools.count() if number not in taken)
+    return next(number for number in numbers if not used_up(here / f"{number}.sqlite"))
 
 
 def _refuse_same_cells(path: Path, planned: Sequence[PlannedCell], job: str | None, folder: Path) -> None:

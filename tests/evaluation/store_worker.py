@@ -12,6 +12,7 @@ import sys
 import time
 import types
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":  # the package without its __init__, which imports torch
     bare = types.ModuleType("sparsemm")
@@ -73,41 +74,41 @@ def fill(folder: Path) -> None:
 
 
 def finish(folder: Path, cells: list[PlannedCell], store: ResponseStore) -> None:
-    """Write the cells' files, and the tables after each."""
-    if (
-        all((folder / "cells" / f"{cell.cell_id}.json").exists() for cell in cells)
-        and cells[0].task != TASKS[-1]
-    ):
-        return
-    from sparsemm.evaluation.results import cell_file, derive_tables, write_cell
-    from sparsemm.evaluation.tables import SCHEMA_VERSION
+    """Write the files of a task's cells, then the tables."""
+    left = [cell for cell in cells if not (folder / "cells" / f"{cell.cell_id}.json").exists()]
+    if not left and cells[0].task != TASKS[-1]:
+        return  # the last task's tables hold them
+    from sparsemm.evaluation.results import (
+        derive_tables,
+        write_cell,
+    )  # pandas: a second, which not all starts need
 
-    for cell in cells:
-        if not cell_file(folder, cell.cell_id).exists():
-            answers = store.responses(*cell[:3])
-            scores = [float(response.new_tokens % 2) for response in answers.values()]
-            row = {"model": "made", "task": cell.task, "metric": "odd", "method": cell.method}
-            row |= {
-                "budget": cell.budget,
-                "score": sum(scores) / len(scores),
-                "n": len(scores),
-                "n_failed": 0,
-            }
-            row |= {"schema_version": SCHEMA_VERSION}
-            samples = {
-                "doc_id": list(answers),
-                "target": ["1"] * len(scores),
-                "score": scores,
-                "response": [response.text for response in answers.values()],
-                "tokens": [list(response.tokens) for response in answers.values()],
-                "realised_budget": [response.realised_budget for response in answers.values()],
-            }
-            names = ("prompt_tokens", "new_tokens", "evicted_tokens", "image", "error")
-            samples |= {name: [getattr(response, name) for response in answers.values()] for name in names}
-            write_cell(folder, cell.cell_id, f"group-{cell.task}", row, samples)
-            say(f"cell {cell.cell_id}")
+    for cell in left:
+        row, samples = scored(cell, store.responses(*cell[:3]))
+        write_cell(folder, cell.cell_id, f"group-{cell.task}", row, samples)
+        say(f"cell {cell.cell_id}")
     derive_tables(folder)
     say(f"tables {cells[0].task}")
+
+
+def scored(cell: PlannedCell, answers: dict[int, Response]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """What a cell's file holds."""
+    given = answers.values()
+    scores = [float(response.new_tokens % 2) for response in given]
+    row = {
+        **{"model": cell.model, "task": cell.task, "method": cell.method, "budget": cell.budget},
+        **{"metric": "odd", "score": sum(scores) / len(scores), "n": len(scores)},
+        "n_failed": sum(response.error is not None for response in given),
+    }
+    names = ("prompt_tokens", "new_tokens", "realised_budget", "evicted_tokens", "image", "error")
+    samples = {
+        "doc_id": list(answers),
+        "score": scores,
+        "response": [response.text for response in given],
+        "tokens": [list(response.tokens) for response in given],
+        **{name: [getattr(response, name) for response in given] for name in names},
+    }
+    return row, samples
 
 
 def hold(folder: Path) -> None:
