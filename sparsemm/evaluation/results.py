@@ -6,7 +6,9 @@ that jobs that finish cells in parallel never overwrite each other's results.
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import os
 import platform
 import subprocess
@@ -18,13 +20,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsemm.configs import PACKAGE
+from sparsemm.evaluation.agreement import agreement
 from sparsemm.evaluation.tables import CELL_COLUMNS, SAMPLE_COLUMNS, SCHEMA_VERSION
 from sparsemm.evaluation.uncertainty import intervals
 
 if TYPE_CHECKING:
     import pandas as pd
 
-LIBRARIES = ("sparsemm", "torch", "transformers", "lmms_eval", "datasets", "accelerate", "numpy")
+CELL_KEYS = ("id", "group", "finished", "row", "samples")
+ROW_KEYS = ("model", "task", "method", "budget", "score")
+SAMPLE_KEYS = ("doc_id", "response", "score")
+"""What every cell's file holds; without it no table can be derived."""
+
+PANDAS_TYPES = {"text": "object", "integer": "Int64", "number": "float64", "boolean": "boolean"}
+ARROW_TYPES = {"text": "string", "integer": "int64", "number": "float64", "boolean": "bool_"}
+
+LIBRARIES = ("sparsemm", "torch", "transformers", "lmms_eval", "datasets", "accelerate", "numpy", "scipy")
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -70,8 +81,43 @@ def write_cell(
 
 
 def read_cells(folder: Path) -> list[dict[str, Any]]:
-    """All finished cells of a folder, in no particular order."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in (folder / "cells").glob("*.json")]
+    """All finished cells of a folder, ordered by id.
+
+    Raises
+    ------
+    ValueError
+        If a file is corrupt; one line that names it.
+    """
+    return [_read_cell(path) for path in sorted((folder / "cells").glob("*.json"))]
+
+
+def _read_cell(path: Path) -> dict[str, Any]:
+    try:
+        cell = json.loads(path.read_text(encoding="utf-8"))
+        lacking = [key for key in CELL_KEYS if key not in cell]
+        lacking = lacking or [f"row.{key}" for key in ROW_KEYS if key not in cell["row"]]
+        lacking = lacking or [f"samples.{key}" for key in SAMPLE_KEYS if key not in cell["samples"]]
+        if lacking:
+            raise ValueError(f"it lacks {', '.join(lacking)}")
+        if len({len(column) for column in cell["samples"].values()}) != 1:
+            raise ValueError("its samples' columns differ in length")
+        wrong = [
+            f"row.{name}" for name, column in CELL_COLUMNS.items() if not column.holds(cell["row"].get(name))
+        ]
+        wrong += [
+            f"samples.{name}"
+            for name, column in SAMPLE_COLUMNS.items()
+            if not all(map(column.holds, cell["samples"].get(name, ())))
+        ]
+        if wrong or cell["row"]["score"] is None:
+            raise ValueError(f"{', '.join(wrong or ['row.score'])} holds a value of a wrong type")
+        if (cell["row"].get("schema_version") or 0) > SCHEMA_VERSION:
+            raise ValueError("a newer sparsemm wrote it")
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is no cell's file ({error}); delete it to have the cell measured again"
+        ) from None
+    return cell
 
 
 def current_cells(cells: list[dict[str, Any]], groups: Mapping[tuple[str, str], str]) -> list[dict[str, Any]]:
@@ -92,28 +138,43 @@ def derive_tables(folder: Path, groups: Mapping[tuple[str, str], str] | None = N
     """Write ``cells.csv`` and ``samples.parquet`` from the finished cells, and return the former.
 
     Rows are ordered by what was run, so that the files do not depend on the order in which cells finished.
+
+    Raises
+    ------
+    ValueError
+        If a cell's file is corrupt, or does not go with FullKV's; one line that names it.
     """
     import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    cells = current_cells(read_cells(folder), groups or {})
-    cells.sort(key=_order)
-    reference = {cell["group"]: cell for cell in cells if cell["row"]["method"] == "fullkv"}
-    rows = []
-    for cell in cells:
-        full = reference.get(cell["group"])
-        rows.append({**cell["row"], **_against_full(cell, full), **intervals(cell, full)})
+    cells = sorted(current_cells(read_cells(folder), groups or {}), key=_order)
+    rows: list[dict[str, Any]] = []
+    samples: dict[str, list[Any]] = {name: [] for name in SAMPLE_COLUMNS}
+    for _, members in itertools.groupby(cells, key=lambda cell: (cell["row"]["model"], cell["row"]["task"])):
+        compared = list(members)
+        full = next((cell for cell in compared if cell["row"]["method"] == "fullkv"), None)
+        for cell in compared:
+            _check_documents(cell, full, folder)
+        for cell, ends in zip(compared, intervals(compared, full), strict=True):
+            agreed = agreement(cell, full)
+            rows.append({**cell["row"], **_counted(cell, full, agreed), **ends})
+            for name, column in _sample_columns(cell, agreed).items():
+                samples[name] += column
     table = pd.DataFrame(
-        [{name: row.get(name) for name in CELL_COLUMNS} for row in rows], columns=list(CELL_COLUMNS)
+        {
+            name: pd.Series([row.get(name) for row in rows], dtype=PANDAS_TYPES[column.type])
+            for name, column in CELL_COLUMNS.items()
+        }
     )
-    names = ("model", "task", "method", "budget")
-    samples = [
-        pd.DataFrame({"cell": cell["id"], **{name: cell["row"][name] for name in names}, **cell["samples"]})
-        for cell in cells
-    ]
-    joined = pd.concat([frame.astype({"budget": float}) for frame in samples]) if samples else pd.DataFrame()
-    joined = joined.reindex(columns=list(SAMPLE_COLUMNS))
+    joined = pa.table(
+        {
+            name: pa.array(samples[name], type=getattr(pa, ARROW_TYPES[column.type])())
+            for name, column in SAMPLE_COLUMNS.items()
+        }
+    )
     write_atomically(folder / "cells.csv", lambda beside: table.to_csv(beside, index=False))
-    write_atomically(folder / "samples.parquet", lambda beside: joined.to_parquet(beside, index=False))
+    write_atomically(folder / "samples.parquet", lambda beside: pq.write_table(joined, beside))
     return table
 
 
@@ -133,16 +194,34 @@ def _order(cell: Mapping[str, Any]) -> tuple[Any, ...]:
     )
 
 
-def _against_full(cell: Mapping[str, Any], full: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Columns that compare a cell with FullKV's on the same documents, if that is there."""
-    if full is None:
-        return {}
-    pairs = zip(cell["samples"]["response"], full["samples"]["response"], strict=True)
-    equal = [ours == theirs for ours, theirs in pairs]
-    return {
-        "diff_full": round(cell["row"]["score"] - full["row"]["score"], 12),
-        "agreement_full": sum(equal) / len(equal),
-    }
+def _check_documents(cell: Mapping[str, Any], full: Mapping[str, Any] | None, folder: Path) -> None:
+    if full is not None and cell["samples"]["doc_id"] != full["samples"]["doc_id"]:
+        one, other = (cell_file(folder, held["id"]) for held in (cell, full))
+        raise ValueError(f"{one} and FullKV's {other} hold other documents; delete the one that is wrong")
+
+
+def _counted(
+    cell: Mapping[str, Any], full: Mapping[str, Any] | None, agreed: Mapping[str, list[Any]]
+) -> dict[str, Any]:
+    """The columns of a cell's row that come from its samples and FullKV's, where they hold what is needed."""
+    columns: dict[str, Any] = {}
+    if "error" in cell["samples"]:
+        columns["n_failed"] = sum(error is not None for error in cell["samples"]["error"])
+    if full is not None:
+        columns["diff_full"] = round(cell["row"]["score"] - full["row"]["score"], 12)
+    for name, values in agreed.items():
+        columns[name] = None if None in values else math.fsum(values) / len(values)
+    return columns
+
+
+def _sample_columns(cell: Mapping[str, Any], agreed: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    """A cell's part of ``samples.parquet``; columns that its file lacks are empty."""
+    n = len(cell["samples"]["doc_id"])
+    columns: dict[str, list[Any]] = {"cell": [cell["id"]] * n, **agreed}
+    for name in ("model", "task", "method", "budget"):
+        columns[name] = [cell["row"][name]] * n
+    held = {**cell["samples"], **columns}
+    return {name: held.get(name, [None] * n) for name in SAMPLE_COLUMNS}
 
 
 def write_run(folder: Path, config: Mapping[str, Any]) -> None:

@@ -7,15 +7,22 @@ import io
 import json
 import sys
 import tempfile
-from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
+from lmms_eval.api.registry import get_aggregation, get_metric_aggregation
 from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.tasks import TaskManager
 
+from sparsemm.configs import InputError, nearest
+from sparsemm.evaluation.aggregation import cli_args, name_of
 from sparsemm.evaluation.model import SparseMMChat
 from sparsemm.evaluation.tasks import include_path
+
+MEANS = ("lmms_eval.api.metrics:mean", "sparsemm.evaluation.tasks:share_found")
+"""Aggregations that are the mean of the documents' own scores: no file needs to hold their inputs."""
 
 
 @contextlib.contextmanager
@@ -30,9 +37,28 @@ def _quiet() -> Iterator[None]:
         raise
 
 
-def score(
-    model: SparseMMChat, task: str, metric: str, limit: int | None
-) -> tuple[float, dict[str, list[Any]]]:
+@dataclass(frozen=True)
+class Scored:
+    """What lmms-eval made of a task's documents.
+
+    Attributes
+    ----------
+    value : float
+        The score over all documents, as the task's aggregation gives it.
+    aggregation : str or None
+        Name of the task's own aggregation (``module:function``); None if the score is a mean.
+    samples : dict of lists
+        Columns of equal length in document order: ``doc_id``, ``response``, ``target``, ``score``, what is
+        in `sparsemm.evaluation.generation.RequestFigures`, and, if there is an `aggregation`,
+        ``aggregated``: each document's input to it.
+    """
+
+    value: float
+    aggregation: str | None
+    samples: dict[str, list[Any]]
+
+
+def score(model: SparseMMChat, task: str, metric: str, limit: int | None) -> Scored:
     """Run a task on a model and score it.
 
     Parameters
@@ -46,13 +72,10 @@ def score(
     limit : int or None
         Use the first documents only.
 
-    Returns
-    -------
-    score : float
-        As the task's aggregation gives it.
-    samples : dict of lists
-        Columns of equal length in document order: ``doc_id``, ``response``, ``target``, ``score``, and what
-        is in `sparsemm.evaluation.generation.RequestFigures`.
+    Raises
+    ------
+    ValueError
+        If lmms-eval ends without an error and without a result, or the task has no such metric.
     """
     with _quiet(), tempfile.TemporaryDirectory() as folder:
         manager = TaskManager(
@@ -66,21 +89,57 @@ def score(
             bootstrap_iters=0,
             log_samples=True,
             process_docs_parallel=1,
-            cli_args=Namespace(output_path=folder, process_with_media=False, reasoning_tags=None),
+            cli_args=cli_args(folder),
         )
-    if not results or task not in results.get("results", {}):
-        raise RuntimeError(f"lmms-eval gave no result for {task}")
-    value = results["results"][task][f"{metric},none"]
-    logged = sorted(results["samples"][task], key=lambda sample: sample["doc_id"])
+    return read_results(results, task, metric)
+
+
+def read_results(results: Mapping[str, Any] | None, task: str, metric: str) -> Scored:
+    """The score and the samples of one task in what lmms-eval returned (None where it failed quietly)."""
+    logged = sorted((results or {}).get("samples", {}).get(task, ()), key=lambda sample: sample["doc_id"])
+    if not results or task not in results.get("results", {}) or not logged:
+        raise ValueError(f"lmms-eval gave no result for {task}")
+    values = results["results"][task]
+    if not isinstance(values.get(f"{metric},none"), Real):
+        known = sorted({key.split(",")[0] for key in values if key.endswith(",none")})
+        raise InputError(f"the task {task} has no metric {metric!r}; {nearest(metric, known)}")
     samples: dict[str, list[Any]] = {
         "doc_id": [sample["doc_id"] for sample in logged],
         "response": [sample["filtered_resps"][0] for sample in logged],
         "target": [json.dumps(sample["target"], ensure_ascii=False) for sample in logged],
-        "score": [_number(sample[metric]) for sample in logged],
+        "score": [_number(sample.get(metric)) for sample in logged],
     }
     for name in logged[0]["token_counts"][0]:
         samples[name] = [sample["token_counts"][0][name] for sample in logged]
-    return float(value), samples
+    aggregation = _aggregation(results["configs"][task]["metric_list"], metric)
+    if aggregation is not None:
+        try:
+            samples["aggregated"] = [_json_value(sample[metric]) for sample in logged]
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            AttributeError,
+        ):  # nothing that a file can hold: no intervals
+            aggregation = None
+    return Scored(float(values[f"{metric},none"]), aggregation, samples)
+
+
+def _aggregation(metrics: Sequence[Mapping[str, Any]], metric: str) -> str | None:
+    """Name of the aggregation of a task's metric; None for a mean, and for one that has no name."""
+    chosen = next((entry.get("aggregation") for entry in metrics if entry["metric"] == metric), None)
+    if chosen is None:
+        chosen = get_metric_aggregation(metric)
+    elif isinstance(chosen, str):
+        chosen = get_aggregation(chosen)
+    name = name_of(chosen) if chosen is not None else None
+    return None if name in MEANS else name
+
+
+def _json_value(value: Any) -> Any:
+    """A document's input to an aggregation as JSON holds it; numpy's numbers and arrays become Python's."""
+    text = json.dumps(value, allow_nan=False, default=lambda held: held.tolist())
+    return json.loads(text)
 
 
 def _number(value: Any) -> float | None:

@@ -14,7 +14,7 @@ from sparsemm.configs import InputError
 from sparsemm.evaluation import tasks
 from sparsemm.evaluation.cells import Cell, expand
 from sparsemm.evaluation.results import cell_file, derive_tables, write_cell, write_run
-from sparsemm.evaluation.tables import SAMPLE_COLUMNS, SCHEMA_VERSION
+from sparsemm.evaluation.tables import SCHEMA_VERSION, STORED_SAMPLES
 from sparsemm.evaluation.terminal import cell_name, documents_progress
 from sparsemm.models.checkpoint import fingerprint, locate
 
@@ -131,16 +131,18 @@ def load_chat(config: Mapping[str, Any]) -> SparseMMChat:
 
 
 def measure(chat: SparseMMChat, cell: Cell, limit: int | None) -> tuple[dict[str, Any], dict[str, list[Any]]]:
-    """Run one cell: its row of ``cells.csv`` and its columns of ``samples.parquet``."""
+    """Run one cell: its row of ``cells.csv`` and the columns of its samples."""
     from sparsemm.evaluation.scoring import score
 
     chat.method = cell.method
-    value, samples = score(chat, cell.task, cell.metric, limit)
+    scored = score(chat, cell.task, cell.metric, limit)
+    samples = scored.samples
     n = len(samples["doc_id"])
     steps = sum(tokens - 1 for tokens in samples["output_tokens"])
     row = {
         **cell.columns(),
-        "score": value,
+        "score": scored.value,
+        **({"aggregation": scored.aggregation} if scored.aggregation else {}),
         "n": n,
         "realised_budget": sum(samples["realised_budget"]) / n,
         "n_uncompressed": sum(evicted == 0 for evicted in samples["evicted_tokens"]),
@@ -154,7 +156,7 @@ def measure(chat: SparseMMChat, cell: Cell, limit: int | None) -> tuple[dict[str
     }
     samples["prompt_tokens"] = samples["input_tokens"]
     samples["new_tokens"] = samples["output_tokens"]
-    return row, {name: samples[name] for name in SAMPLE_COLUMNS if name in samples}
+    return row, {name: samples[name] for name in STORED_SAMPLES if name in samples}
 
 
 def device_name(device: Any) -> str:
