@@ -1,0 +1,114 @@
+"""What lmms-eval returns becomes a score with its samples, or one clear line."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lmms_eval
+import pytest
+import yaml
+from lmms_eval.api.instance import GenerationResult, Instance
+from lmms_eval.api.model import lmms
+
+from sparsemm.evaluation import scoring, tasks
+from sparsemm.evaluation.aggregation import name_of
+from sparsemm.evaluation.generation import RequestFigures
+from sparsemm.evaluation.results import derive_tables, write_cell
+from sparsemm.evaluation.scoring import Scored, read_results, score
+
+LIMIT = 6
+YAML = Path(lmms_eval.__file__).parent / "tasks/ocrbench/ocrbench.yaml"
+OFFICIAL = "lmms_eval.tasks.ocrbench.utils:ocrbench_aggregate_accuracy"
+
+
+class Reader(lmms):
+    """Knows the answers of the first `right` documents of tiny_ocr."""
+
+    is_simple = False
+
+    def __init__(self, right: int) -> None:
+        super().__init__()
+        answers = [document["answer"][0] for document in tasks.documents("tiny_ocr", LIMIT)]
+        self.texts = [answer if index < right else "?" for index, answer in enumerate(answers)]
+
+    def generate_until(self, requests: list[Instance]) -> Any:
+        numbers = [list(request.args)[3] for request in requests]
+        return [GenerationResult(self.texts[doc_id], RequestFigures(1, 2)) for doc_id in numbers]
+
+    loglikelihood: Callable[..., Any] = generate_until
+    generate_until_multi_round: Callable[..., Any] = generate_until
+
+
+@pytest.fixture
+def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The official ocrbench on the local pages."""
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    data = {"data_files": {"test": str(tasks.include_path() / "tiny_ocr.parquet")}}
+    changes = {"task": "official_ocr", "dataset_path": "parquet", "dataset_kwargs": data}
+    (folder / "official_ocr.yaml").write_text(yaml.safe_dump({"include": str(YAML), **changes}))
+    monkeypatch.setattr(scoring, "include_path", lambda: folder)
+    return folder
+
+
+def scored(right: int, task: str) -> Scored:
+    model: Any = Reader(right)
+    return score(model, task, "ocrbench_accuracy", LIMIT)
+
+
+def test_a_mean_needs_no_inputs_of_its_aggregation():
+    result = scored(2, "tiny_ocr")
+    assert result.value == pytest.approx(2 / LIMIT)
+    assert result.aggregation is None
+    assert result.samples["score"] == [1, 1, 0, 0, 0, 0]
+    assert "aggregated" not in result.samples
+
+
+def test_official_ocrbench_divides_by_1000_and_gets_intervals(official, tmp_path):
+    """All the way: lmms-eval's run, the cell's file, the table."""
+    for method, budget, right in (("fullkv", None, 5), ("snapkv", 16, 2), ("snapkv", 32, 0)):
+        result = scored(right, "official_ocr")
+        assert result.aggregation == OFFICIAL
+        assert [entry["score"] for entry in result.samples["aggregated"]] == [1] * right + [0] * (6 - right)
+        row = {"model": "m", "task": "t", "metric": "x", "method": method, "budget": budget}
+        row |= {"score": result.value, "aggregation": result.aggregation}
+        samples = {name: result.samples[name] for name in ("doc_id", "response", "score", "aggregated")}
+        write_cell(tmp_path, f"{method}{budget}", "g", row, samples)
+    table: Any = derive_tables(tmp_path).set_index("budget")
+    assert table["score"].tolist()[1:] == [0.002, 0.0]
+    assert 0 <= table.loc[16, "ci_low"] < 0.002 < table.loc[16, "ci_high"] <= 0.006
+    assert table["diff_ci_low"].tolist()[0] == 0
+    assert table.loc[32, "diff_ci_high"] < 0
+
+
+def test_aggregations_are_named_by_their_file():
+    """lmms-eval loads a task's files under short names."""
+    from lmms_eval.utils import load_yaml_config
+
+    function = load_yaml_config(str(YAML))["metric_list"][0]["aggregation"]
+    assert function.__module__ == "utils"
+    assert name_of(function) == OFFICIAL
+    assert name_of(tasks.share_found) == "sparsemm.evaluation.tasks:share_found"
+    assert name_of(json.dumps) is None
+    assert name_of(lambda results: 0.0) is None
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        None,
+        {},
+        {"results": {}},
+        {"results": {"t": {"x,none": 1.0}}, "samples": {"t": []}},
+    ],
+)
+def test_no_result_is_an_error_of_one_line(results):
+    with pytest.raises(ValueError, match="lmms-eval gave no result for t") as error:
+        read_results(results, "t", "x")
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_metric_is_named_with_the_nearest():
+    with pytest.raises(ValueError, match="no metric 'ocrbench_acc'; did you mean ocrbench_accuracy"):
+        score(Reader(1), "tiny_ocr", "ocrbench_acc", 2)  # type: ignore[arg-type]
