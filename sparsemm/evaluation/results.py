@@ -109,8 +109,11 @@ def _read_cell(path: Path) -> dict[str, Any]:
             for name, column in SAMPLE_COLUMNS.items()
             if not all(map(column.holds, cell["samples"].get(name, ())))
         ]
-        if wrong or cell["row"]["score"] is None:
-            raise ValueError(f"{', '.join(wrong or ['row.score'])} holds a value of a wrong type")
+        wrong += [f"row.{name}" for name in ("model", "task", "method", "score") if cell["row"][name] is None]
+        if not all(isinstance(tokens, list) for tokens in cell["samples"].get("tokens", ())):
+            wrong.append("samples.tokens")
+        if wrong:
+            raise ValueError(f"a value of a wrong type in {', '.join(wrong)}")
         if (cell["row"].get("schema_version") or 0) > SCHEMA_VERSION:
             raise ValueError("a newer sparsemm wrote it")
     except (ValueError, TypeError, AttributeError) as error:

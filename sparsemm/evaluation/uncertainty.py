@@ -144,25 +144,27 @@ def _corpus_columns(
         name, inputs = each["row"]["aggregation"], each["samples"]["aggregated"]
         aggregation.find(name)  # a name that may not be called is an error
         try:
-            whole, values = _resampled_corpus(
-                name, tuple(json.dumps(document) for document in inputs), clusters
+            drawn.append(
+                _resampled_corpus(name, tuple(map(json.dumps, inputs)), clusters, each["row"]["score"])
             )
         except Exception as error:  # the task's own code, on documents in numbers that it was not written for
             reason = " ".join(f"{type(error).__name__} {error}".split())
-            warnings.warn(f"no interval: {name} failed on a resample ({reason})", stacklevel=2)
+            warnings.warn(f"no interval from {name}: {reason}", stacklevel=2)
             return {}
-        if not math.isclose(whole, each["row"]["score"], rel_tol=1e-6, abs_tol=1e-9):
-            warnings.warn(f"no interval: {name} gives {whole}, not {each['row']['score']}", stacklevel=2)
-            return {}
-        drawn.append(values)
     return _columns(drawn[0], None if full is None else drawn[-1])
 
 
 @lru_cache(maxsize=1024)
 def _resampled_corpus(
-    name: str, documents: tuple[str, ...], clusters: tuple[int, ...]
-) -> tuple[float, NDArray[np.float64]]:
-    """The aggregation of all documents, and of resamples; kept, since tables are derived after each cell."""
+    name: str, documents: tuple[str, ...], clusters: tuple[int, ...], score: float
+) -> NDArray[np.float64]:
+    """The aggregation of resamples; kept, since tables are derived anew after each cell.
+
+    Raises
+    ------
+    ValueError
+        If the aggregation of all documents is not the cell's score, or that of a resample no number.
+    """
     make = aggregation.find(name)
     copy_of = lru_cache(maxsize=None)(lambda document, copy: aggregation.copy_of(documents[document], copy))
     with tempfile.TemporaryDirectory() as folder, aggregation.quiet():
@@ -177,7 +179,12 @@ def _resampled_corpus(
             return aggregation.call(make(), json.loads(f"[{','.join(chosen)}]"), folder)
 
         whole = statistic(np.arange(max(clusters) + 1))
-        return whole, _resampled(statistic, max(clusters) + 1, CORPUS_RESAMPLES, vectorized=False)
+        if not math.isclose(whole, score, rel_tol=1e-6, abs_tol=1e-9):
+            raise ValueError(f"it gives {whole} for all documents, and the score is {score}")
+        values = _resampled(statistic, max(clusters) + 1, CORPUS_RESAMPLES, vectorized=False)
+    if not np.isfinite(values).all():
+        raise ValueError("it gives no number for a resample")
+    return values
 
 
 def _columns(ours: NDArray[np.float64], full: NDArray[np.float64] | None) -> dict[str, float]:

@@ -144,6 +144,7 @@ def test_agreement_failures_and_older_files(tmp_path):
         lambda text: text.replace('"response": [', '"response": ["more", '),
         lambda text: text.replace('"doc_id": [0', '"doc_id": [9'),
         lambda text: text.replace('"n": 4', '"n": "four"'),
+        lambda text: text.replace('"model": "m"', '"model": null'),
         lambda text: text.replace(f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 99'),
     ],
 )
