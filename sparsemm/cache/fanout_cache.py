@@ -93,7 +93,7 @@ class FanoutCache(Cache):
             }
         grid = RowGrid.of(documents)
         self._place(grid)
-        of_place = torch.from_numpy(methods[grid.row_of_slot()]).view(-1, grid.slots).to(device)
+        of_place = torch.from_numpy(methods[grid.row_of_slot]).view(-1, grid.slots).to(device)
         for layer in self.compressible_layers:
             layer.begin(of_place)
         rows = torch.from_numpy(documents).to(device)
@@ -105,17 +105,21 @@ class FanoutCache(Cache):
         """Let rows [R] whose text has ended leave."""
         assert self._grid is not None
         grid = self._grid.keep(alive)
-        smaller = grid.compacted()
-        if smaller is not None:
-            device = self.compressible_layers[0].device
-            lines, places = grid.moves(smaller)
-            line_index = torch.from_numpy(lines).to(device)
-            place_index = torch.from_numpy(places).view(-1, smaller.slots).to(device)
+        device = self.compressible_layers[0].device
+        if (smaller := grid.smaller_grid()) is not None:
+            lines = torch.from_numpy(np.searchsorted(grid.documents, smaller.documents)).to(device)
+            places = torch.from_numpy(grid.slot_of_row[smaller.row_of_slot]).view(-1, smaller.slots)
             for layer in self.compressible_layers:
-                layer.move(line_index, place_index)
-        self._place(smaller or grid)
+                layer.shrink_grid(lines, places.to(device))
+            grid = smaller
+        if (denser := grid.smaller_store()) is not None:
+            rows = torch.from_numpy(grid.store_of_row).to(device)
+            for layer in self.compressible_layers:
+                layer.shrink_store(rows)
+            grid = denser
+        self._place(grid)
         if self._stock:
-            rows = torch.from_numpy(alive.nonzero()[0]).to(self.compressible_layers[0].device)
+            rows = torch.from_numpy(alive.nonzero()[0]).to(device)
             for index in self._stock:
                 self.layers[index].batch_select_indices(rows)
 

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sparsemm.cache.handle import HeldLayer, KVHandle, heads_to_remove
 from sparsemm.cache.row_grid import RowGrid
 from sparsemm.cache.settings import MaskReader
-from sparsemm.cache.shared_attention import shared_attention
+from sparsemm.cache.shared_attention import join, own_attention, prompt_attention
 from sparsemm.methods import KVMethod, ModelShape, kept_masks
 
 FIRST_ROOM = 16
@@ -21,26 +23,51 @@ FIRST_ROOM = 16
 
 @dataclass(frozen=True, eq=False)
 class Placement:
-    """A grid of rows on the device: what every layer needs to find its way between rows and places."""
+    """Where rows lie, on the device: what every layer needs to find its way. See `RowGrid`."""
 
     documents: Tensor
+    slots: int
     row_of_slot: Tensor
     slot_of_row: Tensor
-    slots: int
+    row_of_store: Tensor | None
+    store_of_row: Tensor | None
 
     @classmethod
     def of(cls, grid: RowGrid, device: torch.device) -> Placement:
-        """Copy a grid to the device."""
-        hosts = (grid.documents, grid.row_of_slot(), grid.slot_of_row)
-        return cls(*(torch.from_numpy(host).to(device) for host in hosts), grid.slots)
+        """Copy a grid to the device; rows that are stored without gaps need no map."""
 
-    def spread(self, rows: Tensor) -> Tensor:
-        """[R, ...] in the rows' order -> [D, S, ...] in the grid's."""
-        return rows[self.row_of_slot].unflatten(0, (len(self.documents), self.slots))
+        def there(host: NDArray[np.int64]) -> Tensor:
+            return torch.from_numpy(host).to(device)
 
-    def gather(self, places: Tensor) -> Tensor:
-        """[D, S, ...] in the grid's order -> [R, ...] in the rows'."""
-        return places.flatten(0, 1)[self.slot_of_row]
+        dense = len(grid.store_of_row) == grid.stored
+        return cls(
+            documents=there(grid.documents),
+            slots=grid.slots,
+            row_of_slot=there(grid.row_of_slot),
+            slot_of_row=there(grid.slot_of_row),
+            row_of_store=None if dense else there(grid.row_of_store),
+            store_of_row=None if dense else there(grid.store_of_row),
+        )
+
+    def to_grid(self, rows: Tensor) -> Tensor:
+        """[R, KV heads, ...] in the rows' order -> [D, KV heads, S, ...]."""
+        return (
+            rows.index_select(0, self.row_of_slot)
+            .unflatten(0, (len(self.documents), self.slots))
+            .transpose(1, 2)
+        )
+
+    def from_grid(self, places: Tensor) -> Tensor:
+        """[D, KV heads, S, ...] -> [R, KV heads, ...] in the rows' order."""
+        return places.transpose(1, 2).flatten(0, 1).index_select(0, self.slot_of_row)
+
+    def to_store(self, rows: Tensor) -> Tensor:
+        """[R, ...] in the rows' order -> [stored, ...]."""
+        return rows if self.row_of_store is None else rows.index_select(0, self.row_of_store)
+
+    def from_store(self, stored: Tensor) -> Tensor:
+        """[stored, ...] -> [R, ...] in the rows' order."""
+        return stored if self.store_of_row is None else stored.index_select(0, self.store_of_row)
 
 
 @dataclass
@@ -82,7 +109,7 @@ class SharedPromptLayer(HeldLayer):
         self._prompt: tuple[Tensor, Tensor] | None = None  # [B, KV heads, L, head_dim]
         self._shown: list[Tensor] = []  # the same for the documents of the grid
         self._hidden = torch.empty(0)  # [D, KV heads, S, L]
-        self._new: list[Tensor] = []  # [D, KV heads, S, room, head_dim]
+        self._own: list[Tensor] = []  # [stored rows, KV heads, room, head_dim]
         self._tokens = 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -141,27 +168,39 @@ class SharedPromptLayer(HeldLayer):
         self._shown = [part if everyone else part[documents] for part in self._prompt]
         kept = self.kept[methods, documents[:, None]].transpose(1, 2)  # [D, KV heads, S, L]
         self._hidden = kept.new_zeros(kept.shape, dtype=torch.float32).masked_fill_(~kept, -torch.inf)
-        sizes = [(*kept.shape[:3], FIRST_ROOM, part.shape[-1]) for part in self._shown]
-        self._new = [part.new_zeros(size) for part, size in zip(self._shown, sizes, strict=True)]
+        rows = int(len(self.shared.placement.slot_of_row))
+        sizes = [(rows, part.shape[1], FIRST_ROOM, part.shape[-1]) for part in self._shown]
+        # Zeros: room that no token was written to yet may be read, with a weight of zero.
+        self._own = [part.new_zeros(size) for part, size in zip(self._shown, sizes, strict=True)]
         self._tokens = 0
 
-    def move(self, lines: Tensor, places: Tensor) -> None:
+    def shrink_grid(self, lines: Tensor, places: Tensor) -> None:
         """Keep some documents [D'] and places [D', S'] of the grid, given by their numbers."""
-        self._shown = [part[lines] for part in self._shown]
+        self._shown = [part.index_select(0, lines) for part in self._shown]
         old = self._hidden.shape[2]
-        line, slot = places // old, places % old
-        self._hidden = self._hidden[line, :, slot].transpose(1, 2).contiguous()
-        self._new = [part[line, :, slot].transpose(1, 2).contiguous() for part in self._new]
+        self._hidden = self._hidden[places // old, :, places % old].transpose(1, 2).contiguous()
+
+    def shrink_store(self, rows: Tensor) -> None:
+        """Keep some of the stored rows, given by their numbers."""
+        self._own = [part.index_select(0, rows) for part in self._own]
 
     def attend(self, query: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
         """Attention of each row's newest token, [R, heads, 1, head_dim] -> [R, 1, heads, head_dim]."""
         placement = self.shared.placement
         assert placement is not None
         kv_heads = self._hidden.shape[1]
-        places = placement.spread(query.squeeze(2)).unflatten(2, (kv_heads, -1)).transpose(1, 2)
-        new_keys, new_values = (part[:, :, :, : self._tokens] for part in self._new)
-        output = shared_attention(places, *self._shown, self._hidden, new_keys, new_values, scaling)
-        return placement.gather(output.transpose(1, 2).flatten(2, 3)).unsqueeze(1)
+        rows = (query.squeeze(2).float() * scaling).unflatten(
+            1, (kv_heads, -1)
+        )  # [R, KV heads, group, head_dim]
+        shared, mass = prompt_attention(placement.to_grid(rows), *self._shown, self._hidden)
+        own, own_mass = own_attention(placement.to_store(rows), *self._own, self._tokens)
+        output = join(
+            placement.from_grid(shared),
+            placement.from_grid(mass),
+            placement.from_store(own),
+            placement.from_store(own_mass),
+        )
+        return output.flatten(1, 2).unsqueeze(1).to(query.dtype)
 
     def get_seq_length(self) -> int:
         """Tokens seen by a row, padding included."""
@@ -180,9 +219,8 @@ class SharedPromptLayer(HeldLayer):
         """Give each row its newest token's K and V, [R, KV heads, 1, head_dim]."""
         placement = self.shared.placement
         assert placement is not None
-        room = self._new[0].shape[3]
-        if self._tokens == room:
-            self._new = [torch.cat([part, torch.zeros_like(part)], dim=3) for part in self._new]
-        for held, token in zip(self._new, (key, value), strict=True):
-            held[:, :, :, self._tokens] = placement.spread(token.squeeze(2)).transpose(1, 2)
+        if self._tokens == self._own[0].shape[2]:
+            self._own = [torch.cat([part, torch.zeros_like(part)], dim=2) for part in self._own]
+        for held, token in zip(self._own, (key, value), strict=True):
+            held[:, :, self._tokens] = placement.to_store(token.squeeze(2))
         self._tokens += 1
