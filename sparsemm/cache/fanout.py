@@ -99,7 +99,7 @@ def fan_out(
 
 
 class _Loop:
-    """Greedy decoding in the place of transformers' own, called by ``generate`` once it has parsed all options."""
+    """Greedy decoding in the place of transformers' own; ``generate`` calls it with all options parsed."""
 
     def __init__(self, cache: FanoutCache, max_rows: int | None) -> None:
         self.cache, self.max_rows = cache, max_rows

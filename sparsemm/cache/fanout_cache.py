@@ -22,7 +22,7 @@ from sparsemm.methods import KVMethod
 class FanoutCache(Cache):
     """K/V of a batch of prompts, once, for rows under many methods.
 
-    Memory is not saved here: what a method evicts is hidden from its rows. Answers are those of `RaggedCache`.
+    No memory is saved here: what a method evicts is hidden from its rows. Answers are `RaggedCache`'s.
 
     Parameters
     ----------

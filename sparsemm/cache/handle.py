@@ -35,7 +35,7 @@ class HeldLayer(CacheLayerMixin):
 
 
 class KVHandle:
-    """What a held layer's ``update`` returns for K and V: the way from the attention function to the layer."""
+    """What a held layer's ``update`` returns for K and V: the attention function's way to the layer."""
 
     __slots__ = ("layer",)
 

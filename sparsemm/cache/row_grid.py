@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 WORTH_A_SMALLER_GRID, WORTH_A_SMALLER_STORE = 0.1, 0.25
-"""Grid and store are made smaller when that saves this share of them: each time the store's K/V are copied."""
+"""Grid and store are made smaller when that saves this share of them: each time K/V are copied."""
 
 
 @dataclass(frozen=True, eq=False)

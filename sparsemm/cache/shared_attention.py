@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 FEWEST = 16
-"""Own tokens that are attended to at least, hidden ones among them: tiny matrix products are slow on a CPU."""
+"""Own tokens that are read at least, hidden ones among them: tiny matrix products are slow on a CPU."""
 
 
 def prompt_attention(query: Tensor, keys: Tensor, values: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:

@@ -121,14 +121,14 @@ class SharedPromptLayer(HeldLayer):
     def update(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[KVHandle, KVHandle]:
-        """Take the whole prompt's K and V [B, KV heads, L, head_dim], then one token's [R, KV heads, 1, head_dim]."""
+        """Take the prompt's K and V [B, KV heads, L, head_dim], then a token's [R, KV heads, 1, head_dim]."""
         if self._prompt is None and self.keys is None:
             self.lazy_initialization(key_states, value_states)
             self.keys, self.values = key_states, value_states
         elif self._prompt is None:
             raise RuntimeError(
-                'the attention of the prompt did not run through "sparsemm", so nothing was selected: load the '
-                'model with attn_implementation={"text_config": "sparsemm"}'
+                'the attention of the prompt did not run through "sparsemm", so nothing was selected: load '
+                'the model with attn_implementation={"text_config": "sparsemm"}'
             )
         else:
             self._append(key_states, value_states)
@@ -168,7 +168,7 @@ class SharedPromptLayer(HeldLayer):
         self._shown = [part if everyone else part[documents] for part in self._prompt]
         kept = self.kept[methods, documents[:, None]].transpose(1, 2)  # [D, KV heads, S, L]
         self._hidden = kept.new_zeros(kept.shape, dtype=torch.float32).masked_fill_(~kept, -torch.inf)
-        rows = int(len(self.shared.placement.slot_of_row))
+        rows = len(self.shared.placement.slot_of_row)
         sizes = [(rows, part.shape[1], FIRST_ROOM, part.shape[-1]) for part in self._shown]
         # Zeros: room that no token was written to yet may be read, with a weight of zero.
         self._own = [part.new_zeros(size) for part, size in zip(self._shown, sizes, strict=True)]
