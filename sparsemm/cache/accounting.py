@@ -1,0 +1,74 @@
+"""Bytes that a `RaggedCache` holds, computed from what a method keeps: for rows that were never evicted."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sparsemm.cache.layout import Backend, lay_out
+from sparsemm.methods import ModelShape
+
+INDEX_BYTES = torch.long.itemsize
+
+
+class CacheBytes(NamedTuple):
+    """Bytes in use when a batch's texts are done, free slots not counted: evicted, and with everything kept."""
+
+    kept: int
+    full: int
+
+
+def cache_bytes(
+    kept: Tensor,
+    prompt_tokens: Tensor,
+    *,
+    padded_length: int,
+    appended: int,
+    max_new_tokens: int,
+    shape: ModelShape,
+    dtype: torch.dtype,
+    backend: Backend = "grouped",
+) -> CacheBytes:
+    """Count what the full-attention layers of a `RaggedCache` would hold for one batch under one method.
+
+    The same as ``stats().kv_bytes - stats().slack_bytes`` and ``stats().full_kv_bytes`` after a run with
+    ``RaggedCache(config, method, max_new_tokens=max_new_tokens)``: the layout is made by the same function,
+    from the same lengths, and its masks and tables are counted too.
+
+    Parameters
+    ----------
+    kept
+        Prompt entries kept, window included, int64 [layers, B, KV heads] on the CPU.
+    prompt_tokens
+        Valid prompt tokens of each row, int64 [B].
+    padded_length
+        Tokens of the batch's prompts, padding included.
+    appended
+        Tokens appended to each row: one fewer than the longest text has.
+    max_new_tokens
+        What the room for new tokens is sized by.
+    shape, dtype
+        Of the model; keys and values are `head_dim` long.
+    """
+    layers, rows, heads = kept.shape
+    entry = 2 * shape.head_dim
+    full = rows * heads * (padded_length + appended) * entry * dtype.itemsize
+    whole = prompt_tokens[:, None].expand(rows, heads)
+    total = 0
+    for layer in kept:
+        if torch.equal(layer, whole):
+            total += full
+            continue
+        lengths = layer.flatten().numpy()
+        groups = lay_out(lengths, max_new_tokens, entry, backend)
+        free = rows * heads * (max_new_tokens - appended)
+        total += (groups[-1].end - free) * entry * dtype.itemsize
+        total += len(lengths) * INDEX_BYTES  # each segment's end
+        for group in groups:
+            if len(groups) > 1:
+                total += len(group.segments) * INDEX_BYTES
+            if (lengths[group.segments] < group.width).any():
+                total += len(group.segments) * group.capacity * dtype.itemsize
+    return CacheBytes(total, layers * full)
