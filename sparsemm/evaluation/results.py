@@ -9,20 +9,16 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
 import platform
-import subprocess
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsemm.configs import PACKAGE
 from sparsemm.evaluation.agreement import agreement
 from sparsemm.evaluation.tables import CELL_COLUMNS, SAMPLE_COLUMNS, SCHEMA_VERSION
 from sparsemm.evaluation.uncertainty import intervals
+from sparsemm.recording import git_commit, versions, write_atomically, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,34 +34,6 @@ ARROW_TYPES = {"text": "string", "integer": "int64", "number": "float64", "boole
 LIBRARIES = ("sparsemm", "torch", "transformers", "lmms_eval", "datasets", "accelerate", "numpy", "scipy")
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path`, then put it in place: readers never see half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    os.close(handle)
-    beside = Path(name)
-    try:
-        write(beside)
-        beside.chmod(0o644)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write JSON atomically, two levels of keys a line each: lists of samples stay on one line."""
-    lines = []
-    for key, entry in value.items():
-        inner = (
-            [f" {_json(name)}: {_json(item)}" for name, item in entry.items()]
-            if isinstance(entry, dict)
-            else []
-        )
-        lines.append(f"{_json(key)}: " + ("{\n" + ",\n".join(inner) + "\n}" if inner else _json(entry)))
-    text = "{\n" + ",\n".join(lines) + "\n}\n"
-    write_atomically(path, lambda beside: beside.write_text(text, encoding="utf-8"))
-
-
 def cell_file(folder: Path, cell_id: str) -> Path:
     """Where a cell's result lies."""
     return folder / "cells" / f"{cell_id}.json"
@@ -78,6 +46,12 @@ def write_cell(
     finished = datetime.now(UTC).isoformat(timespec="seconds")
     record = {"id": cell_id, "group": group, "finished": finished, "row": dict(row), "samples": dict(samples)}
     write_json(cell_file(folder, cell_id), record)
+
+
+def is_finished(folder: Path, cell_id: str) -> bool:
+    """Whether a cell's file is there, and every document of it was answered."""
+    path = cell_file(folder, cell_id)
+    return path.is_file() and not any(_read_cell(path)["samples"].get("error", ()))
 
 
 def read_cells(folder: Path) -> list[dict[str, Any]]:
@@ -181,10 +155,6 @@ def derive_tables(folder: Path, groups: Mapping[tuple[str, str], str] | None = N
     return table
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
-
-
 def _order(cell: Mapping[str, Any]) -> tuple[Any, ...]:
     row = cell["row"]
     return (
@@ -231,33 +201,8 @@ def write_run(folder: Path, config: Mapping[str, Any]) -> None:
     """Record how the folder's cells are made: resolved configuration, versions of libraries, git commit."""
     run = {
         "config": dict(config),
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}},
+        "versions": {"python": platform.python_version(), **versions(LIBRARIES)},
         "git_commit": git_commit(),
         "schema_version": SCHEMA_VERSION,
     }
     write_json(folder / "run.json", run)
-
-
-def git_commit() -> str | None:
-    """Commit of the clone that the package runs from, with ``+`` if files differ; None without a clone."""
-    clone = PACKAGE.parent
-    if not (clone / ".git").exists():
-        return None
-    try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=clone, capture_output=True, text=True, check=True
-        )
-        state = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no", "--", "sparsemm", "eval_configs"],
-            cwd=clone, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return commit.stdout.strip() + ("+" if state.stdout.strip() else "")
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 from sparsemm.evaluation.agreement import prefix_share
-from sparsemm.evaluation.results import derive_tables, read_cells, write_atomically, write_cell, write_run
+from sparsemm.evaluation.results import derive_tables, read_cells, write_cell, write_run
 from sparsemm.evaluation.tables import SAMPLE_COLUMNS, SCHEMA_VERSION, load_results
+from sparsemm.recording import write_atomically
 
 
 def put(
