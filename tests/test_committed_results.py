@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import sparsemm
-from sparsemm.evaluation.sweep import plan
+from sparsemm.evaluation.planning import plan
 from sparsemm.evaluation.uncertainty import interval
 from tests.composing import composed
 

@@ -34,6 +34,8 @@ class Cell:
         Hash of all that cells must share to be compared: model, task, generation settings.
     id : str
         Hash of the group and the method with all its parameters: the name of the cell's file.
+    run, key : str
+        The same without the limit of documents, in two parts, run and method: what names a response.
     """
 
     model: str
@@ -44,6 +46,8 @@ class Cell:
     head_scores: str
     group: str
     id: str
+    run: str
+    key: str
 
     def columns(self) -> dict[str, Any]:
         """The columns of ``cells.csv`` that say what was run."""
@@ -74,7 +78,10 @@ def hash_of(identity: Any) -> str:
 
 
 def expand(
-    config: Mapping[str, Any], *, model_identity: Mapping[str, Any], task_identities: Mapping[str, Any]
+    config: Mapping[str, Any],
+    *,
+    model_identity: Mapping[str, Any],
+    task_identities: Mapping[str, Mapping[str, Any]],
 ) -> list[Cell]:
     """All cells of a sweep: tasks, in them methods, in them budgets.
 
@@ -87,7 +94,7 @@ def expand(
     model_identity : mapping
         What the model's answers depend on (fingerprint, dtype, attention).
     task_identities : mapping
-        The same for each task: data, prompts, generation settings, limit.
+        The same for each task: data, prompts, generation settings.
 
     Raises
     ------
@@ -97,13 +104,9 @@ def expand(
     model = config["model"]
     cells: dict[str, Cell] = {}
     for task, task_config in config["tasks"].items():
-        group = hash_of(
-            {
-                "model": model_identity,
-                "task": task_identities[task],
-                "max_new_tokens": config["max_new_tokens"],
-            }
-        )
+        setting = {"model": model_identity, "max_new_tokens": config["max_new_tokens"]}
+        run = hash_of({**setting, "task": task_identities[task]})
+        group = hash_of({**setting, "task": {**task_identities[task], "limit": config["limit"]}})
         for name, parameters in config["methods"].items():
             chosen = parameters.get("head_scores") or model["head_scores"]
             for budget in budgets(config["budget"]):
@@ -114,11 +117,19 @@ def expand(
                     "parameters": own_parameters(method),
                     "head_scores": scores.rpartition("@")[2],
                 }
-                cell_id = hash_of({"group": group, "method": method_identity})
-                cells.setdefault(
-                    cell_id,
-                    Cell(model["name"], task, task_config["metric"], name, method, scores, group, cell_id),
+                cell = Cell(
+                    model=model["name"],
+                    task=task,
+                    metric=task_config["metric"],
+                    method_name=name,
+                    method=method,
+                    head_scores=scores,
+                    group=group,
+                    id=hash_of({"group": group, "method": method_identity}),
+                    run=run,
+                    key=hash_of(method_identity),
                 )
+                cells.setdefault(cell.id, cell)
     return list(cells.values())
 
 

@@ -2,59 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from lmms_eval.api.instance import TokenCounts
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from sparsemm.cache import RaggedCache
+from sparsemm.evaluation.responses import Response
 from sparsemm.methods import KVMethod
 from sparsemm.models.checkpoint import Checkpoint
-
-
-@dataclass
-class RequestFigures(TokenCounts):
-    """What was measured for one request; lmms-eval writes it into the samples log.
-
-    ``input_tokens`` counts the prompt without padding, ``output_tokens`` what was generated with the end
-    token.
-
-    Attributes
-    ----------
-    realised_budget : float
-        Entries kept per (layer, KV head) after the prompt, mean over both.
-    evicted_tokens : int
-        Entries evicted over all layers and KV heads; 0 means that nothing was compressed.
-    prefill_s, decode_s : float
-        Seconds to the first token and for all further ones: the batch's time over its requests.
-    kv_bytes, full_kv_bytes : float
-        Bytes allocated at the end less free slots, and bytes of a full cache of the same tokens: the
-        batch's bytes over its requests.
-    """
-
-    realised_budget: float = 0.0
-    evicted_tokens: int = 0
-    prefill_s: float = 0.0
-    decode_s: float = 0.0
-    kv_bytes: float = 0.0
-    full_kv_bytes: float = 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """All figures, lmms-eval's own names first."""
-        own = ("realised_budget", "evicted_tokens", "prefill_s", "decode_s", "kv_bytes", "full_kv_bytes")
-        return {**super().to_dict(), **{name: getattr(self, name) for name in own}}
-
-
-@dataclass(frozen=True)
-class Response:
-    """A model's answer to one request."""
-
-    text: str
-    figures: RequestFigures
 
 
 class StepClock(StoppingCriteria):
@@ -143,28 +102,42 @@ def generate(
     )
     generated = sequences[:, inputs["input_ids"].shape[1] :]
     lengths = _lengths(generated, checkpoint.model.generation_config.eos_token_id)
-    texts = checkpoint.processor.batch_decode(
-        [row[:length] for row, length in zip(generated.tolist(), lengths, strict=True)],
-        skip_special_tokens=True,
-        clean_up_tokenization_spaces=False,
-    )
-    stats, rows = cache.stats(), len(texts)
+    tokens = [row[:length] for row, length in zip(generated.tolist(), lengths, strict=True)]
+    stats, rows = cache.stats(), len(tokens)
+    per_layer = stats.realised_per_head.double().mean(dim=-1)  # [layers, B]
     return [
         Response(
-            cut(text, until),
-            RequestFigures(
-                input_tokens=int(stats.prompt_tokens[row]),
-                output_tokens=lengths[row],
-                realised_budget=float(stats.realised_per_row[row]),
-                evicted_tokens=int(stats.evicted_per_row[row]),
-                prefill_s=(clock.times[0] - start) / rows,
-                decode_s=(clock.times[-1] - clock.times[0]) / rows,
-                kv_bytes=(stats.kv_bytes - stats.slack_bytes) / rows,
-                full_kv_bytes=stats.full_kv_bytes / rows,
-            ),
+            text=text,
+            tokens=tuple(tokens[row]),
+            prompt_tokens=stats.prompt_tokens[row],
+            realised_per_layer=tuple(per_layer[:, row].tolist()),
+            evicted_tokens=stats.evicted_per_row[row],
+            kv_bytes=(stats.kv_bytes - stats.slack_bytes) / rows,
+            full_kv_bytes=stats.full_kv_bytes / rows,
+            image=image_key(conversations[row]),
+            prefill_s=(clock.times[0] - start) / rows,
+            decode_s=(clock.times[-1] - clock.times[0]) / rows,
         )
-        for row, text in enumerate(texts)
+        for row, text in enumerate(texts_of(checkpoint, tokens, until))
     ]
+
+
+def texts_of(checkpoint: Checkpoint, tokens: Sequence[Sequence[int]], until: Sequence[str]) -> list[str]:
+    """The texts of generated ids, without special tokens, cut at the stop strings."""
+    texts = checkpoint.processor.batch_decode(
+        tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+    return [cut(text, until) for text in texts]
+
+
+def image_key(conversation: Sequence[dict[str, Any]]) -> str:
+    """Sixteen hex digits of a conversation's images, pixel by pixel; empty without images."""
+    images = images_of(conversation)
+    digest = hashlib.sha256()
+    for image in images:
+        digest.update(f"{image.mode} {image.size}".encode())
+        digest.update(image.tobytes())
+    return digest.hexdigest()[:16] if images else ""
 
 
 def cut(text: str, until: Sequence[str]) -> str:

@@ -3,25 +3,56 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from itertools import groupby
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lmms_eval.api.instance import GenerationResult, Instance
+from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
-from lmms_eval.protocol import ChatMessages
 from loguru import logger
 from tqdm import tqdm
 
 from sparsemm.configs import InputError, names, nearest, read
-from sparsemm.evaluation.generation import Response, generate
+from sparsemm.evaluation.generation import generate
 from sparsemm.evaluation.methods import build_method
+from sparsemm.evaluation.requests import Document, arguments, in_batches
+from sparsemm.evaluation.responses import Response
 from sparsemm.methods import KVMethod
 from sparsemm.models.checkpoint import default_device, load, locate
 
+OWN_FIGURES = ("realised_budget", "evicted_tokens", "prefill_s", "decode_s", "kv_bytes", "full_kv_bytes")
+
 DEFAULT_WINDOW = 32
 """Observation window of a checkpoint that no file of ``eval_configs/model`` describes."""
+
+
+@dataclass
+class RequestFigures(TokenCounts):
+    """What was counted for one request; lmms-eval writes it into the samples log.
+
+    ``input_tokens`` counts the prompt without padding, ``output_tokens`` what was generated with the end
+    token; the other names are those of `Response`.
+    """
+
+    realised_budget: float = 0.0
+    evicted_tokens: int = 0
+    prefill_s: float | None = None
+    decode_s: float | None = None
+    kv_bytes: float = 0.0
+    full_kv_bytes: float = 0.0
+
+    @classmethod
+    def of(cls, response: Response) -> RequestFigures:
+        """The figures of a response."""
+        return cls(
+            input_tokens=response.prompt_tokens,
+            output_tokens=response.new_tokens,
+            **{name: getattr(response, name) for name in OWN_FIGURES},
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """All figures, lmms-eval's own names first."""
+        return {**super().to_dict(), **{name: getattr(self, name) for name in OWN_FIGURES}}
 
 
 class SparseMMChat(lmms):
@@ -81,51 +112,38 @@ class SparseMMChat(lmms):
             window=window or described.get("window", DEFAULT_WINDOW),
             head_scores=head_scores or described.get("head_scores"),
         )
-        self.batch_size = _positive("batch_size", batch_size)
-        self.max_new_tokens = None if max_new_tokens is None else _positive("max_new_tokens", max_new_tokens)
+        self.batch_size = positive("batch_size", batch_size)
+        self.max_new_tokens = None if max_new_tokens is None else positive("max_new_tokens", max_new_tokens)
         folder: Path = locate(described["pretrained"])
         self.checkpoint = load(
             folder, dtype or described.get("dtype", "auto"), str(device or default_device())
         )
         self.device = self.checkpoint.device
-        self.on_batch: Callable[[int], None] | None = None
-        """Called with the number of requests answered, after each batch; None: a bar on the terminal."""
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
         """Answer requests in document order, in batches with fixed boundaries and equal settings."""
+        documents = [
+            Document.of(request, self.task_dict[task][split], self.max_new_tokens)
+            for request in requests
+            for *_, task, split in [arguments(request)]
+        ]
         responses: list[Response] = []
-        bar = tqdm(total=len(requests), desc="sparsemm", disable=self.on_batch is not None or self.rank != 0)
-        for settings, group in groupby(requests, key=lambda request: _arguments(request)[2]):
-            members = list(group)
-            for start in range(0, len(members), self.batch_size):
-                batch = members[start : start + self.batch_size]
-                responses += self._answer(batch, settings)
+        with tqdm(total=len(requests), desc="sparsemm", disable=self.rank != 0) as bar:
+            for batch in in_batches(documents, self.batch_size):
+                responses += generate(
+                    self.checkpoint,
+                    [document.conversation() for document in batch],
+                    self.method,
+                    max_new_tokens=batch[0].settings.max_new_tokens,
+                    until=batch[0].settings.until,
+                )
                 bar.update(len(batch))
-                if self.on_batch is not None:
-                    self.on_batch(len(batch))
-        bar.close()
-        if self.method.evicts and not any(response.figures.evicted_tokens for response in responses):
+        if self.method.evicts and not any(response.evicted_tokens for response in responses):
             logger.warning(
                 f"{self.method.name} at budget {self.method.budget} evicted nothing from any of "
                 f"{len(responses)} prompts: the result is FullKV's"
             )
-        return [GenerationResult(response.text, response.figures) for response in responses]
-
-    def _answer(self, batch: Sequence[Instance], settings: dict[str, Any]) -> list[Response]:
-        conversations = []
-        for request in batch:
-            _, to_messages, _, doc_id, task, split = _arguments(request)
-            messages = ChatMessages(messages=to_messages(self.task_dict[task][split][doc_id]))
-            conversations.append(messages.to_hf_messages())
-        refuse_sampling(settings)
-        until = settings.get("until") or []
-        return generate(
-            self.checkpoint,
-            conversations,
-            self.method,
-            max_new_tokens=self.max_new_tokens or settings.get("max_new_tokens", 128),
-            until=[until] if isinstance(until, str) else until,
-        )
+        return [GenerationResult(response.text, RequestFigures.of(response)) for response in responses]
 
     def clean(self) -> None:
         """Keep the model: lmms-eval calls this after a run, to make room for judges on the same device."""
@@ -141,21 +159,6 @@ class SparseMMChat(lmms):
         raise InputError("sparsemm answers single prompts; tasks of several rounds cannot run")
 
 
-def _arguments(request: Instance) -> tuple[Any, ...]:
-    """(context, doc_to_messages, generation settings, doc_id, task, split)."""
-    return request.args
-
-
-def refuse_sampling(settings: dict[str, Any]) -> None:
-    """Raise `InputError` if a task asks for anything but greedy decoding."""
-    sampled = settings.get("do_sample", bool(settings.get("temperature")))
-    if sampled or (settings.get("num_beams") or 1) > 1:
-        asked = {
-            name: settings[name] for name in ("do_sample", "temperature", "num_beams") if name in settings
-        }
-        raise InputError(f"sparsemm decodes greedily; the task asks for {asked}")
-
-
 def _method_by_name(name: str, changes: dict[str, Any], **values: Any) -> KVMethod:
     """The method of a file in ``eval_configs/method`` with some parameters changed."""
     parameters = read("method", name)
@@ -168,7 +171,8 @@ def _method_by_name(name: str, changes: dict[str, Any], **values: Any) -> KVMeth
     return build_method({**parameters, **changes}, **values)
 
 
-def _positive(name: str, value: int | str) -> int:
+def positive(name: str, value: int | str) -> int:
+    """Return a positive integer given as such or as a text, or raise `InputError`."""
     if not str(value).isdigit() or int(value) < 1:
         raise InputError(f"{name} must be a positive integer, got {value!r}")
     return int(value)

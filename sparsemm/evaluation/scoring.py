@@ -1,24 +1,27 @@
-"""A cell's score, by lmms-eval's own task code on the registered model."""
+"""A cell's score, by lmms-eval's own task code on the responses that are there."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, NoReturn
 
+from lmms_eval.api.instance import Instance
+from lmms_eval.api.model import lmms
 from lmms_eval.api.registry import get_aggregation, get_metric_aggregation
 from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.tasks import TaskManager
 
 from sparsemm.configs import InputError, nearest
 from sparsemm.evaluation.aggregation import cli_args, name_of
-from sparsemm.evaluation.model import SparseMMChat
+from sparsemm.evaluation.requests import arguments
 from sparsemm.evaluation.tasks import include_path
 
 MEANS = ("lmms_eval.api.metrics:mean", "sparsemm.evaluation.tasks:share_found")
@@ -37,6 +40,18 @@ def _quiet() -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Let lmms-eval see one process: it would wait for the others, which do not score."""
+    hidden = {
+        name: os.environ.pop(name) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE") if name in os.environ
+    }
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
 @dataclass(frozen=True)
 class Scored:
     """What lmms-eval made of a task's documents.
@@ -48,9 +63,8 @@ class Scored:
     aggregation : str or None
         Name of the task's own aggregation (``module:function``); None if the score is a mean.
     samples : dict of lists
-        Columns of equal length in document order: ``doc_id``, ``response``, ``target``, ``score``, what is
-        in `sparsemm.evaluation.generation.RequestFigures`, and, if there is an `aggregation`,
-        ``aggregated``: each document's input to it.
+        Columns of equal length in document order: ``doc_id``, ``response``, ``target``, ``score``, and, if
+        there is an `aggregation`, ``aggregated``: each document's input to it.
     """
 
     value: float
@@ -58,13 +72,36 @@ class Scored:
     samples: dict[str, list[Any]]
 
 
-def score(model: SparseMMChat, task: str, metric: str, limit: int | None) -> Scored:
-    """Run a task on a model and score it.
+class RecordedModel(lmms):
+    """A model of lmms-eval that answers each document with a text that was given before."""
+
+    is_simple = False
+
+    def __init__(self, texts: Mapping[int, str]) -> None:
+        super().__init__()
+        self.texts = texts
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        """Return the recorded text of each request's document."""
+        return [self.texts[arguments(request)[3]] for request in requests]
+
+    def clean(self) -> None:
+        """Keep the texts: lmms-eval would delete every attribute."""
+
+    def loglikelihood(self, requests: list[Instance]) -> NoReturn:
+        """Refuse: there are only texts."""
+        raise InputError("a task that compares likelihoods cannot be scored from texts")
+
+    generate_until_multi_round = loglikelihood
+
+
+def score(texts: Mapping[int, str], task: str, metric: str, limit: int | None) -> Scored:
+    """Score texts by a task's own code.
 
     Parameters
     ----------
-    model : SparseMMChat
-        With the cell's method set.
+    texts : mapping
+        The model's text for each document, by ``doc_id``.
     task : str
         Name of a local task.
     metric : str
@@ -77,12 +114,12 @@ def score(model: SparseMMChat, task: str, metric: str, limit: int | None) -> Sco
     ValueError
         If lmms-eval ends without an error and without a result, or the task has no such metric.
     """
-    with _quiet(), tempfile.TemporaryDirectory() as folder:
+    with _quiet(), _alone(), tempfile.TemporaryDirectory() as folder:
         manager = TaskManager(
             "ERROR", include_path=str(include_path()), include_defaults=False, model_name="sparsemm"
         )
         results = simple_evaluate(
-            model,
+            RecordedModel(texts),
             tasks=[task],  # by name: a new task object each time, since some tasks accumulate over calls
             task_manager=manager,
             limit=limit,
@@ -109,8 +146,6 @@ def read_results(results: Mapping[str, Any] | None, task: str, metric: str) -> S
         "target": [json.dumps(sample["target"], ensure_ascii=False) for sample in logged],
         "score": [_number(sample.get(metric)) for sample in logged],
     }
-    for name in logged[0]["token_counts"][0]:
-        samples[name] = [sample["token_counts"][0][name] for sample in logged]
     aggregation = _aggregation(results["configs"][task]["metric_list"], metric)
     if aggregation is not None:
         try:

@@ -17,7 +17,7 @@ from sparsemm.evaluation import storefile
 from sparsemm.evaluation.responses import Response, ResponseKey
 from sparsemm.evaluation.writers import Claim, PlannedCell, claim, store_files_folder, store_numbers
 
-__all__ = ["PlannedCell", "ResponseStore"]
+__all__ = ["PlannedCell", "ResponseStore", "answered"]
 
 
 class ResponseStore:
@@ -190,6 +190,26 @@ class ResponseStore:
             if notice not in self.notices:
                 self.notices.append(notice)
             return []
+
+
+def answered(folder: Path, run: str, cell: str, task: str) -> set[int]:
+    """Documents of a cell that some writer has answered; for those who look without becoming a writer."""
+    here = store_files_folder(Path(folder))
+    documents: set[int] = set()
+    with _one_line(folder):
+        for number in store_numbers(here):
+            connection = storefile.connect_if_there(here / f"{number}.sqlite")
+            if connection is None:
+                continue
+            with closing(connection):
+                try:
+                    rows = connection.execute(storefile.SELECT, (run, cell, task, 0, 2**63 - 1)).fetchall()
+                except sqlite3.DatabaseError as error:
+                    if not (storefile.is_unprepared(error) or storefile.is_damage(error)):
+                        raise
+                    continue  # what cannot be read will be computed again
+                documents.update(row[3] for row in rows if storefile.valid(row) and not row[4])
+    return documents
 
 
 @contextmanager

@@ -1,40 +1,55 @@
-"""The sweep: every cell of a grid in one process, finished cells skipped, tables written after each cell."""
+"""The sweep: a grid of cells from one prefill a document, every response durable, finished cells skipped."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from sparsemm.configs import InputError
-from sparsemm.evaluation import tasks
-from sparsemm.evaluation.cells import Cell, expand
-from sparsemm.evaluation.results import cell_file, derive_tables, write_cell, write_run
-from sparsemm.evaluation.tables import SCHEMA_VERSION, STORED_SAMPLES
-from sparsemm.evaluation.terminal import cell_name, documents_progress
-from sparsemm.models.checkpoint import fingerprint, locate
+from sparsemm.evaluation.cells import Cell
+from sparsemm.evaluation.planning import by_task, plan, print_plan, rows_in_memory
+from sparsemm.evaluation.processes import Processes, device_of, processes
+from sparsemm.evaluation.results import derive_tables, is_finished, write_cell, write_run
+from sparsemm.evaluation.store import PlannedCell, ResponseStore
+from sparsemm.evaluation.terminal import cell_name, responses_progress
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sparsemm.evaluation.model import SparseMMChat
+    from sparsemm.evaluation.requests import Document
+    from sparsemm.models.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a sweep gave: its cells, the results folder, and the folder's table (``cells.csv``)."""
+    """What a sweep gave.
+
+    Attributes
+    ----------
+    cells : list of Cell
+    folder : Path
+        The results folder.
+    table : DataFrame
+        Its ``cells.csv``; empty for a plan, and for all but the first of several processes.
+    failed : dict
+        Documents that could not be answered: (task, doc_id) -> reason.
+    """
 
     cells: list[Cell]
     folder: Path
     table: pd.DataFrame
+    failed: dict[tuple[str, int], str] = field(default_factory=dict)
 
 
 def run(config: Mapping[str, Any]) -> Outcome:
     """Measure all cells of a configuration that are not finished yet.
+
+    The responses that are missing are computed, batch by batch, for all cells at once; then every cell is
+    scored from its responses. Several processes (``torchrun``) share the batches, and the first one scores.
 
     Parameters
     ----------
@@ -51,116 +66,130 @@ def run(config: Mapping[str, Any]) -> Outcome:
     InputError, ValueError
         Wrong options, found before anything runs.
     """
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    import pandas as pd
+
     cells = plan(config)
     folder = Path(config["output"])
-    missing = [cell for cell in cells if not cell_file(folder, cell.id).is_file()]
-    if done := len(cells) - len(missing):
-        console.print(f"{done} of {len(cells)} cells are finished already in {folder}")
+    missing = [cell for cell in cells if not is_finished(folder, cell.id)]
     groups = {(cell.model, cell.task): cell.group for cell in cells}
-    if missing:
-        write_run(folder, config)
-        _measure_all(missing, config, folder, groups, console)
-    return Outcome(cells, folder, derive_tables(folder, groups))
+    nothing = Outcome([], folder, pd.DataFrame())
+    with ExitStack() as stack:
+        together = stack.enter_context(processes())
+        console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=together.rank > 0)
+        if config["plan"]:
+            print_plan(cells, missing, config, console)
+            return nothing
+        if done := len(cells) - len(missing):
+            console.print(f"{done} of {len(cells)} cells are finished already in {folder}")
+        together.wait()  # nobody writes before all have seen what is missing
+        if not missing:
+            return Outcome(cells, folder, derive_tables(folder, groups)) if together.rank == 0 else nothing
+        with console.status("loading the model and lmms-eval"):
+            checkpoint, documents = _load(missing, config)
+        if together.rank == 0:
+            write_run(folder, config)
+        planned = [_planned(cell, len(documents[cell.task])) for cell in missing]
+        with ResponseStore.open(folder, planned, job=together.job) as store:
+            _answer(missing, documents, store, checkpoint, config, together, console)
+            together.wait()
+            stack.close()  # lmms-eval would wait for the other processes too
+            if together.rank > 0:
+                return nothing
+            failed = _score(missing, store, config["limit"], checkpoint, folder, console)
+    return Outcome(cells, folder, derive_tables(folder, groups), failed)
 
 
-def plan(config: Mapping[str, Any]) -> list[Cell]:
-    """All cells of a configuration, checked, FullKV's first: the others are compared with it."""
-    if not config.get("tasks") or not config.get("methods"):  # Hydra drops an empty list's key
-        raise InputError("nothing to do: give at least one task and one method")
-    limit = config["limit"]
-    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
-        raise InputError(f"limit must be a positive integer or null, got {limit!r}")
-    model = config["model"]
-    model_identity = {
-        "checkpoint": fingerprint(locate(model["pretrained"])),
-        "dtype": model["dtype"],
-        "attention": "sparsemm",
-    }
-    task_identities = {name: {**tasks.identity(name), "limit": limit} for name in config["tasks"]}
-    cells = expand(config, model_identity=model_identity, task_identities=task_identities)
-    return sorted(cells, key=lambda cell: cell.method.evicts)
-
-
-def _measure_all(
-    cells: list[Cell],
-    config: Mapping[str, Any],
-    folder: Path,
-    groups: Mapping[tuple[str, str], str],
-    console: Console,
-) -> None:
-    """Run cells one after the other with one loaded model; each is on disk before the next begins."""
-    with console.status("loading the model and lmms-eval"):
-        chat = load_chat(config)
-        tasks.include_path()
-    documents = min(config["limit"] or tasks.DOCUMENTS, tasks.DOCUMENTS)
-    with documents_progress(console) as progress:
-        bar = progress.add_task("", total=documents * len(cells))
-        chat.on_batch = lambda count: progress.advance(bar, count)
-        for number, cell in enumerate(cells, start=1):
-            progress.update(bar, description=cell_name(cell))
-            start = time.perf_counter()
-            row, samples = measure(chat, cell, config["limit"])
-            write_cell(folder, cell.id, cell.group, row, samples)
-            derive_tables(folder, groups)
-            seconds = time.perf_counter() - start
-            line = (
-                f"{number}/{len(cells)} {cell_name(cell)}: {cell.metric} {row['score']:.3f} ({seconds:.1f} s)"
-            )
-            untouched = cell.method.evicts and row["n_uncompressed"] == row["n"]
-            console.print(line + (": nothing was evicted, this is FullKV's result" if untouched else ""))
-
-
-def load_chat(config: Mapping[str, Any]) -> SparseMMChat:
-    """The model of a sweep, without a method yet."""
-    from loguru import logger
+def _load(cells: Sequence[Cell], config: Mapping[str, Any]) -> tuple[Checkpoint, dict[str, list[Document]]]:
+    """The model, and each task's documents."""
     from transformers.utils import logging
 
-    from sparsemm.evaluation.model import SparseMMChat
+    from sparsemm.evaluation.requests import load_documents
+    from sparsemm.models.checkpoint import load, locate
 
     logging.disable_progress_bar()
-    logger.disable("sparsemm.evaluation.model")  # what it would say stands in the cell's line
     model = config["model"]
-    return SparseMMChat(
-        pretrained=model["pretrained"],
-        dtype=model["dtype"],
-        device=config["device"],
-        batch_size=config["batch_size"],
-        max_new_tokens=config["max_new_tokens"],
+    checkpoint = load(locate(model["pretrained"]), model["dtype"], device_of(config["device"]))
+    names = dict.fromkeys(cell.task for cell in cells)
+    return checkpoint, {
+        name: load_documents(name, config["limit"], config["max_new_tokens"]) for name in names
+    }
+
+
+def _planned(cell: Cell, documents: int) -> PlannedCell:
+    budget = cell.method.budget if cell.method.evicts else None
+    return PlannedCell(
+        cell.run, cell.key, cell.task, cell.model, cell.method_name, budget, cell.id, documents
     )
 
 
-def measure(chat: SparseMMChat, cell: Cell, limit: int | None) -> tuple[dict[str, Any], dict[str, list[Any]]]:
-    """Run one cell: its row of ``cells.csv`` and the columns of its samples."""
-    from sparsemm.evaluation.scoring import score
+def _answer(
+    cells: Sequence[Cell],
+    documents: Mapping[str, Sequence[Document]],
+    store: ResponseStore,
+    checkpoint: Checkpoint,
+    config: Mapping[str, Any],
+    together: Processes,
+    console: Console,
+) -> None:
+    """Compute and store this process's part of the responses that are missing."""
+    from sparsemm.evaluation.memory import Limits
+    from sparsemm.evaluation.requests import in_batches
+    from sparsemm.evaluation.respond import respond
 
-    chat.method = cell.method
-    scored = score(chat, cell.task, cell.metric, limit)
-    samples = scored.samples
-    n = len(samples["doc_id"])
-    steps = sum(tokens - 1 for tokens in samples["output_tokens"])
-    row = {
-        **cell.columns(),
-        "score": scored.value,
-        **({"aggregation": scored.aggregation} if scored.aggregation else {}),
-        "n": n,
-        "realised_budget": sum(samples["realised_budget"]) / n,
-        "n_uncompressed": sum(evicted == 0 for evicted in samples["evicted_tokens"]),
-        "kv_bytes": round(sum(samples["kv_bytes"]) / n),
-        "full_kv_bytes": round(sum(samples["full_kv_bytes"]) / n),
-        "prefill_s": round(sum(samples["prefill_s"]) / n, 6),
-        "decode_s_per_token": round(sum(samples["decode_s"]) / steps, 6) if steps else None,
-        "device": device_name(chat.device),
-        "dtype": str(chat.checkpoint.dtype).removeprefix("torch."),
-        "schema_version": SCHEMA_VERSION,
+    said: set[str] = set()
+
+    def say(line: str) -> None:
+        if line not in said:
+            console.print(line)
+        said.add(line)
+
+    batches = {
+        task: together.share(in_batches(posed, config["batch_size"])) for task, posed in documents.items()
     }
-    samples["prompt_tokens"] = samples["input_tokens"]
-    samples["new_tokens"] = samples["output_tokens"]
-    return row, {name: samples[name] for name in STORED_SAMPLES if name in samples}
+    wanted = sum(
+        len(store.missing(cell.run, cell.key, cell.task, [one.doc_id for one in batch]))
+        for cell in cells
+        for batch in batches[cell.task]
+    )
+    with responses_progress(console) as progress:
+        bar = progress.add_task("", total=wanted)
+        for group in by_task(cells):
+            task = group[0].task
+            progress.update(bar, description=f"{task}: {len(group)} cells at once")
+            respond(
+                checkpoint,
+                group,
+                batches[task],
+                store,
+                limits=Limits(rows=rows_in_memory(config, checkpoint, documents[task]), say=say),
+                advance=lambda count: progress.advance(bar, count),
+            )
+            for notice in store.notices:
+                say(notice)
 
 
-def device_name(device: Any) -> str:
-    """``cpu``, or the accelerator's own name."""
-    import torch
+def _score(
+    cells: Sequence[Cell],
+    store: ResponseStore,
+    limit: int | None,
+    checkpoint: Checkpoint,
+    folder: Path,
+    console: Console,
+) -> dict[tuple[str, int], str]:
+    """Score cells from their responses; each is on disk before the next begins. Return what failed."""
+    from sparsemm.evaluation.measure import measure
 
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    failed: dict[tuple[str, int], str] = {}
+    for number, cell in enumerate(cells, start=1):
+        responses = store.responses(cell.run, cell.key, cell.task)
+        row, samples = measure(cell, responses, limit, checkpoint)
+        write_cell(folder, cell.id, cell.group, row, samples)
+        untouched = cell.method.evicts and row["n_uncompressed"] == row["n"]
+        console.print(
+            f"{number}/{len(cells)} {cell_name(cell)}: {cell.metric} {row['score']:.3f}"
+            + (": nothing was evicted, this is FullKV's result" if untouched else "")
+        )
+        for doc_id, error in zip(samples["doc_id"], samples["error"], strict=True):
+            if error is not None:
+                failed[cell.task, doc_id] = error
+    return failed

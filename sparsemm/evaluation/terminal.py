@@ -30,20 +30,40 @@ def cell_name(cell: Cell) -> str:
     return f"{cell.task} {cell.method_name}{budget}"
 
 
-def documents_progress(console: Console) -> Progress:
-    """A bar that counts documents over all cells."""
+def responses_progress(console: Console) -> Progress:
+    """A bar that counts responses: documents times cells."""
     text, times = TextColumn("{task.description}"), (TimeElapsedColumn(), TimeRemainingColumn())
     return Progress(text, BarColumn(), MofNCompleteColumn(), *times, console=console)
 
 
-def print_outcomes(outcomes: Sequence[Outcome], console: Console) -> None:
-    """Print the scores of one or several sweeps, a table for each task and folder they went into."""
+FAILURES_NAMED = 5
+"""So many documents that failed are named with their reason."""
+
+
+def print_outcomes(outcomes: Sequence[Outcome], console: Console) -> int:
+    """Print the scores of one or several sweeps, a table for each task and folder they went into.
+
+    Returns
+    -------
+    int
+        Exit code: 1 if documents could not be answered.
+    """
+    outcomes = [outcome for outcome in outcomes if outcome.cells]  # a plan has none, nor has a second process
     for folder in dict.fromkeys(outcome.folder for outcome in outcomes):
         here = [outcome for outcome in outcomes if outcome.folder == folder]
         cells, table = [cell for outcome in here for cell in outcome.cells], here[-1].table
         for task in dict.fromkeys(cell.task for cell in cells):
             _print_task(task, [cell for cell in cells if cell.task == task], table, console)
         console.print(f"{folder}/cells.csv holds {len(table)} cells")
+    failed = {key: reason for outcome in outcomes for key, reason in outcome.failed.items()}
+    for (task, doc_id), reason in [*failed.items()][:FAILURES_NAMED]:
+        console.print(f"failed: {task} document {doc_id}: {reason}", markup=False)
+    if failed:
+        console.print(
+            f"{len(failed)} documents could not be answered and count as empty answers; "
+            "the same command tries them again"
+        )
+    return 1 if failed else 0
 
 
 def _print_task(task: str, cells: Sequence[Cell], table: pd.DataFrame, console: Console) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 import sparsemm  # noqa: F401  (registers the attention)
 from sparsemm.configs import InputError, names, nearest, shipped
@@ -120,15 +120,40 @@ def load(folder: Path, dtype: str, device: str) -> Checkpoint:
     InputError
         Unknown dtype or device.
     """
-    if dtype not in (known := ("auto", "float32", "bfloat16", "float16")):
-        raise InputError(f"unknown dtype {dtype!r}; {nearest(dtype, known)}")
-    try:
-        place = torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    _check_dtype(dtype)
+    place = _device(device)
     model = AutoModelForImageTextToText.from_pretrained(
         folder, dtype=dtype, attn_implementation=dict(ATTENTION)
     )
     model.to(place).eval()  # pyright: ignore[reportArgumentType]
     processor = AutoProcessor.from_pretrained(folder)
     return Checkpoint(model, processor, place, model.dtype)
+
+
+def without_weights(folder: Path, dtype: str, device: str) -> Checkpoint:
+    """A checkpoint as `load` gives it, but its model has no weights: for planning.
+
+    Raises
+    ------
+    InputError
+        As `load`.
+    """
+    _check_dtype(dtype)
+    config = AutoConfig.from_pretrained(folder)
+    stated = config.dtype or config.get_text_config(decoder=True).dtype or torch.float32
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+    number = stated if dtype == "auto" else getattr(torch, dtype)
+    return Checkpoint(model, AutoProcessor.from_pretrained(folder), _device(device), number)
+
+
+def _check_dtype(dtype: str) -> None:
+    if dtype not in (known := ("auto", "float32", "bfloat16", "float16")):
+        raise InputError(f"unknown dtype {dtype!r}; {nearest(dtype, known)}")
+
+
+def _device(device: str) -> torch.device:
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error

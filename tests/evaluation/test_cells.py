@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from sparsemm.configs import shipped
 from sparsemm.evaluation.cells import Cell
-from sparsemm.evaluation.sweep import plan
+from sparsemm.evaluation.planning import plan
 from sparsemm.heads import HeadScores
 from sparsemm.models.checkpoint import fingerprint
 from tests.composing import composed

@@ -9,7 +9,8 @@ from loguru import logger
 
 from sparsemm.configs import InputError
 from sparsemm.documents import make_page
-from sparsemm.evaluation.model import SparseMMChat, refuse_sampling
+from sparsemm.evaluation.model import SparseMMChat
+from sparsemm.evaluation.requests import Document, in_batches, refuse_sampling
 from sparsemm.tiny import OCR_PROMPT
 
 PAGES = [make_page(seed, tokens=32) for seed in range(5)]
@@ -53,10 +54,11 @@ def test_arguments_come_from_the_string_of_the_command_line(untrained):
 
 def test_batches_hold_one_set_of_settings_and_keep_the_order(chat):
     short, long = {"max_new_tokens": 4}, {"max_new_tokens": 12}
-    batches = []
-    chat.on_batch = batches.append
-    mixed = answer(chat, [long, long, long, short, short])
-    assert batches == [2, 1, 2]
+    settings = [long, long, long, short, short]
+    documents = [Document.of(request, range(len(PAGES))) for request in requests(settings)]
+    batches = in_batches(documents, 2)
+    assert [[document.doc_id for document in batch] for batch in batches] == [[0, 1], [2], [3, 4]]
+    mixed = answer(chat, settings)
     all_long, all_short = answer(chat, [long] * 5), answer(chat, [short] * 5)
     assert mixed == [*all_long[:3], *all_short[3:]]
     assert all_long[3:] != all_short[3:]

@@ -1,0 +1,125 @@
+"""A batch of conversations answered under every method of a grid at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+
+from sparsemm.cache import Fanout, fan_out
+from sparsemm.cache.accounting import CacheBytes, cache_bytes
+from sparsemm.cache.backbone import model_shape
+from sparsemm.evaluation.generation import image_key, prepare, texts_of
+from sparsemm.evaluation.memory import Limits
+from sparsemm.evaluation.responses import Response
+from sparsemm.methods import KVMethod
+from sparsemm.models.checkpoint import Checkpoint
+
+
+@torch.inference_mode()
+def answer(
+    checkpoint: Checkpoint,
+    conversations: Sequence[list[dict[str, Any]]],
+    methods: Sequence[KVMethod],
+    *,
+    max_new_tokens: int,
+    until: Sequence[str] = (),
+    limits: Limits | None = None,
+) -> list[list[Response]]:
+    """Answer conversations greedily, each under each of the methods, from one prefill.
+
+    When memory does not suffice, half as many documents are taken at a time, then half as many rows; the
+    responses are the same.
+
+    Parameters
+    ----------
+    conversations
+        As in `sparsemm.evaluation.generation.generate`.
+    methods
+        At least one.
+    max_new_tokens, until
+        As there.
+    limits
+        How many documents and rows are taken at a time; it learns. None: all.
+
+    Returns
+    -------
+    list of lists of Response
+        For each method, in the order of `conversations`.
+    """
+    pieces = _fan_out(checkpoint, conversations, methods, max_new_tokens, limits or Limits())
+    kept = torch.cat([piece.kept for piece in pieces], dim=2)  # [methods, layers, B, KV heads]
+    prompt_tokens = torch.tensor([length for piece in pieces for length in piece.prompt_tokens])
+    images = [image_key(conversation) for conversation in conversations]
+    evicted = (prompt_tokens[:, None] - kept).sum(dim=(1, 3))  # [methods, B]
+    per_layer = kept.double().mean(dim=-1)  # [methods, layers, B]
+    answers: list[list[Response]] = []
+    for number in range(len(methods)):
+        tokens = [row for piece in pieces for row in piece.tokens[number]]
+        held = _bytes(checkpoint, kept[number], prompt_tokens, tokens, max_new_tokens)
+        answers.append(
+            [
+                Response(
+                    text=text,
+                    tokens=tuple(tokens[row]),
+                    prompt_tokens=int(prompt_tokens[row]),
+                    realised_per_layer=tuple(per_layer[number, :, row].tolist()),
+                    evicted_tokens=int(evicted[number, row]),
+                    kv_bytes=held.kept / len(tokens),
+                    full_kv_bytes=held.full / len(tokens),
+                    image=images[row],
+                )
+                for row, text in enumerate(texts_of(checkpoint, tokens, until))
+            ]
+        )
+    return answers
+
+
+def _bytes(
+    checkpoint: Checkpoint,
+    kept: torch.Tensor,
+    prompt_tokens: torch.Tensor,
+    tokens: Sequence[Sequence[int]],
+    max_new_tokens: int,
+) -> CacheBytes:
+    """Bytes of a real run of the whole batch under one method."""
+    return cache_bytes(
+        kept,
+        prompt_tokens,
+        padded_length=int(prompt_tokens.max()),
+        appended=max(map(len, tokens)) - 1,
+        max_new_tokens=max_new_tokens,
+        shape=model_shape(checkpoint.model.config.get_text_config(decoder=True)),
+        dtype=checkpoint.dtype,
+    )
+
+
+def _fan_out(
+    checkpoint: Checkpoint,
+    conversations: Sequence[list[dict[str, Any]]],
+    methods: Sequence[KVMethod],
+    max_new_tokens: int,
+    limits: Limits,
+) -> list[Fanout]:
+    """Fan out a batch in as few pieces as the limits and the memory allow."""
+    pieces: list[Fanout] = []
+    first = 0
+    while first < len(conversations):
+        part = conversations[first:][: limits.documents]
+        inputs = prepare(checkpoint, part)
+        rows = limits.rows_for(inputs["input_ids"].shape[1])
+        try:
+            pieces.append(
+                fan_out(checkpoint.model, inputs, methods, max_new_tokens=max_new_tokens, max_rows=rows)
+            )
+            first += len(part)
+            continue
+        except RuntimeError as error:
+            most = len(part) * len(methods)
+            if not should_reduce_batch_size(error) or not limits.shrink(len(part), min(rows or most, most)):
+                raise
+        # Outside the handler: the exception held on to what the failed attempt had allocated.
+        clear_device_cache(garbage_collection=True)
+    return pieces

@@ -1,0 +1,72 @@
+"""A cell's result: its responses, scored by the task's own code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from sparsemm.evaluation.cells import Cell
+from sparsemm.evaluation.responses import Response
+from sparsemm.evaluation.scoring import score
+from sparsemm.evaluation.tables import SCHEMA_VERSION, STORED_SAMPLES
+from sparsemm.models.checkpoint import Checkpoint
+
+
+def measure(
+    cell: Cell, responses: Mapping[int, Response], limit: int | None, checkpoint: Checkpoint
+) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """Score a cell.
+
+    Parameters
+    ----------
+    cell : Cell
+    responses : mapping
+        One for each document, by ``doc_id``.
+    limit : int or None
+        The sweep's.
+    checkpoint : Checkpoint
+        What answered.
+
+    Returns
+    -------
+    row : dict
+        The cell's row of ``cells.csv``, without what is derived.
+    samples : dict of lists
+        Columns of its file, in document order; failed documents count as empty texts.
+    """
+    texts = {doc_id: response.text for doc_id, response in responses.items()}
+    scored = score(texts, cell.task, cell.metric, limit)
+    given = [responses[doc_id] for doc_id in scored.samples["doc_id"]]
+    answered = [response for response in given if response.error is None]
+    n = len(answered)
+    row = {
+        **cell.columns(),
+        "score": scored.value,
+        **({"aggregation": scored.aggregation} if scored.aggregation else {}),
+        "n": len(given),
+        "realised_budget": sum(response.realised_budget for response in answered) / n if n else None,
+        "n_uncompressed": sum(response.evicted_tokens == 0 for response in answered),
+        "kv_bytes": round(sum(response.kv_bytes for response in answered) / n) if n else None,
+        "full_kv_bytes": round(sum(response.full_kv_bytes for response in answered) / n) if n else None,
+        "device": device_name(checkpoint.device),
+        "dtype": str(checkpoint.dtype).removeprefix("torch."),
+        "schema_version": SCHEMA_VERSION,
+    }
+    samples = {
+        **scored.samples,
+        "prompt_tokens": [response.prompt_tokens for response in given],
+        "new_tokens": [response.new_tokens for response in given],
+        "realised_budget": [response.realised_budget for response in given],
+        "evicted_tokens": [response.evicted_tokens for response in given],
+        "tokens": [list(response.tokens) for response in given],
+        "image": [response.image for response in given],
+        "error": [response.error for response in given],
+    }
+    return row, {name: samples[name] for name in STORED_SAMPLES if name in samples}
+
+
+def device_name(device: torch.device) -> str:
+    """``cpu``, or the accelerator's own name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -1,0 +1,116 @@
+"""How many documents and rows are decoded at the same time, so that memory suffices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from transformers import PretrainedConfig
+
+from sparsemm.cache import model_shape
+from sparsemm.methods import ModelShape
+
+SHARE = 0.5
+"""Share of the free memory that is used when no limit is given: an estimate may be wrong by that much."""
+
+WORKSPACE = 3
+"""Copies of a step's scores and logits that are alive at the same time, at most."""
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a device now."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
+def document_bytes(shape: ModelShape, prompt_length: int, itemsize: int) -> int:
+    """Bytes of a prompt's K/V in all layers, once as it came and once as its rows read it."""
+    entry = 2 * shape.head_dim * itemsize
+    return 2 * shape.num_hidden_layers * shape.num_key_value_heads * prompt_length * entry
+
+
+def row_bytes(
+    shape: ModelShape, prompt_length: int, max_new_tokens: int, itemsize: int, vocabulary: int
+) -> int:
+    """Bytes of a decoded row: what it hides of the prompt, its own K/V, its part of a step's workspace."""
+    room = 2 * max_new_tokens  # the room for new tokens doubles
+    hidden = shape.num_key_value_heads * prompt_length * torch.float32.itemsize
+    own = shape.num_key_value_heads * room * 2 * shape.head_dim * itemsize
+    scores = shape.num_attention_heads * (prompt_length + max_new_tokens)
+    return (
+        shape.num_hidden_layers * (hidden + own) + WORKSPACE * (scores + vocabulary) * torch.float32.itemsize
+    )
+
+
+@dataclass
+class Limits:
+    """Bounds of one step; learned where memory did not suffice.
+
+    Attributes
+    ----------
+    rows
+        Most rows at a time, or a function that says so, given the prompts' length; None: no bound.
+    documents
+        Most documents at a time; None: a whole batch.
+    say
+        Called with one line when a bound was learned.
+    """
+
+    rows: int | Callable[[int], int] | None = None
+    documents: int | None = None
+    say: Callable[[str], None] = print
+
+    def rows_for(self, prompt_length: int) -> int | None:
+        """Most rows for prompts of this length."""
+        return self.rows(prompt_length) if callable(self.rows) else self.rows
+
+    def shrink(self, documents: int, rows: int) -> bool:
+        """Halve what did not fit, documents first; False if it was one row of one document."""
+        if documents > 1:
+            self.documents = documents // 2
+            self.say(
+                f"out of memory: from now on {self.documents} documents at a time, with the same results"
+            )
+        elif rows > 1:
+            self.rows = rows // 2
+            self.say(f"out of memory: from now on {self.rows} rows at a time, with the same results")
+        else:
+            return False
+        return True
+
+
+def rows_that_fit(
+    limit: int,
+    config: PretrainedConfig,
+    dtype: torch.dtype,
+    *,
+    documents: int,
+    max_new_tokens: int,
+    max_rows: int | None = None,
+) -> Callable[[int], int]:
+    """Return how many rows fit into `limit` bytes beside a batch's prompts, given the prompts' length.
+
+    Parameters
+    ----------
+    limit : int
+        Bytes, weights not counted.
+    config, dtype
+        The text model's.
+    documents : int
+        Prompts in a batch.
+    max_new_tokens : int
+    max_rows : int, optional
+        An upper bound.
+    """
+    shape, vocabulary = model_shape(config), config.vocab_size
+
+    def fit(prompt_length: int) -> int:
+        left = limit - documents * document_bytes(shape, prompt_length, dtype.itemsize)
+        rows = left // row_bytes(shape, prompt_length, max_new_tokens, dtype.itemsize, vocabulary)
+        return max(1, rows if max_rows is None else min(rows, max_rows))
+
+    return fit

@@ -1,0 +1,171 @@
+"""What a sweep is going to do: its cells, and what each group of them takes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from accelerate.utils.modeling import convert_file_size_to_int
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+
+from sparsemm.cache import model_shape
+from sparsemm.configs import InputError
+from sparsemm.evaluation import tasks
+from sparsemm.evaluation.cells import Cell, expand
+from sparsemm.evaluation.memory import SHARE, document_bytes, free_memory, row_bytes, rows_that_fit
+from sparsemm.evaluation.processes import device_of
+from sparsemm.models.checkpoint import Checkpoint, fingerprint, locate, without_weights
+
+if TYPE_CHECKING:
+    from sparsemm.evaluation.requests import Document
+
+
+def plan(config: Mapping[str, Any]) -> list[Cell]:
+    """All cells of a configuration, checked, FullKV's first: the others are compared with it.
+
+    Raises
+    ------
+    InputError, ValueError
+        Wrong options, found before anything runs.
+    """
+    if not config.get("tasks") or not config.get("methods"):  # Hydra drops an empty list's key
+        raise InputError("nothing to do: give at least one task and one method")
+    for name, needed in (
+        ("limit", False),
+        ("batch_size", True),
+        ("max_rows", False),
+        ("max_new_tokens", False),
+    ):
+        value = config[name]
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        if not whole and (needed or value is not None):
+            raise InputError(
+                f"{name} must be a positive integer{'' if needed else ' or null'}, got {value!r}"
+            )
+    memory_limit(config)
+    model = config["model"]
+    model_identity = {
+        "checkpoint": fingerprint(locate(model["pretrained"])),
+        "dtype": model["dtype"],
+        "attention": "sparsemm",
+    }
+    task_identities = {name: tasks.identity(name) for name in config["tasks"]}
+    cells = expand(config, model_identity=model_identity, task_identities=task_identities)
+    return sorted(cells, key=lambda cell: cell.method.evicts)
+
+
+def by_task(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """The groups of cells that are decoded from one prefill: those of one task."""
+    ordered = sorted(cells, key=lambda cell: cell.task)
+    return [list(group) for _, group in itertools.groupby(ordered, key=lambda cell: cell.task)]
+
+
+def memory_limit(config: Mapping[str, Any]) -> int | None:
+    """Bytes of the option ``memory_limit``; None if it is not given.
+
+    Raises
+    ------
+    InputError
+        If it is no size.
+    """
+    value = config["memory_limit"]
+    if value is None:
+        return None
+    try:
+        size = convert_file_size_to_int(value)
+    except (ValueError, AttributeError):
+        size = 0
+    if isinstance(value, bool) or size < 1:
+        raise InputError(
+            f"memory_limit must be a size such as 8GB, 500MiB or a number of bytes, got {value!r}"
+        )
+    return size
+
+
+def print_plan(
+    cells: Sequence[Cell], missing: Sequence[Cell], config: Mapping[str, Any], console: Console
+) -> None:
+    """Print what a sweep would do, group by group; no model is loaded and nothing is written.
+
+    Parameters
+    ----------
+    cells, missing
+        All cells, and those that are not finished.
+    config
+        The resolved configuration.
+    """
+    from sparsemm.evaluation.generation import prepare
+    from sparsemm.evaluation.requests import in_batches, load_documents
+    from sparsemm.evaluation.store import answered
+
+    checkpoint = without_weights(
+        locate(config["model"]["pretrained"]), config["model"]["dtype"], device_of(config["device"])
+    )
+    text, itemsize = checkpoint.model.config.get_text_config(decoder=True), checkpoint.dtype.itemsize
+    table = Table()
+    for heading in (
+        "task",
+        "cells",
+        "finished",
+        "documents",
+        "prompts missing",
+        "batches",
+        "rows a batch",
+        "memory",
+    ):
+        table.add_column(heading, justify="left" if heading == "task" else "right")
+    for group in by_task(cells):
+        task = group[0].task
+        open_cells = [cell for cell in missing if cell.task == task]
+        documents = load_documents(task, config["limit"], config["max_new_tokens"])
+        done = [answered(Path(config["output"]), cell.run, cell.key, task) for cell in open_cells]
+        asked = [one for one in documents if any(one.doc_id not in ids for ids in done)]
+        batches = [
+            batch
+            for batch in in_batches(documents, config["batch_size"])
+            if any(one.doc_id not in ids for one in batch for ids in done)
+        ]
+        row = [task, len(group), len(group) - len(open_cells), len(documents), len(asked), len(batches)]
+        rows, size = 0, 0
+        if asked:
+            length = prepare(checkpoint, [asked[0].conversation()])["input_ids"].shape[1]
+            new, together = asked[0].settings.max_new_tokens, min(config["batch_size"], len(documents))
+            rows = together * len(open_cells)
+            held = min(rows, rows_in_memory(config, checkpoint, documents)(length))
+            shape = model_shape(text)
+            size = together * document_bytes(shape, length, itemsize)
+            size += held * row_bytes(shape, length, new, itemsize, text.vocab_size)
+        table.add_row(*map(str, row), str(rows), f"<= {decimal(size)}")
+    console.print(table)
+    console.print(
+        f"model {config['model']['name']}, results in {config['output']}; nothing was run (plan=true)"
+    )
+
+
+def rows_in_memory(
+    config: Mapping[str, Any], checkpoint: Checkpoint, documents: Sequence[Document]
+) -> Callable[[int], int]:
+    """How many rows are decoded at a time, given the prompts' length: options and free memory decide.
+
+    Parameters
+    ----------
+    config
+        The sweep's: ``memory_limit``, ``max_rows``, ``batch_size``.
+    checkpoint
+        Only its config, device and dtype count.
+    documents
+        Of the task.
+    """
+    limit = memory_limit(config)
+    return rows_that_fit(
+        int(SHARE * free_memory(checkpoint.device)) if limit is None else limit,
+        checkpoint.model.config.get_text_config(decoder=True),
+        checkpoint.dtype,
+        documents=min(config["batch_size"], len(documents)),
+        max_new_tokens=max(document.settings.max_new_tokens for document in documents),
+        max_rows=config["max_rows"],
+    )

@@ -1,0 +1,68 @@
+"""Data parallel: processes started together share a sweep's documents."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch.distributed as distributed
+
+PATIENCE = timedelta(days=7)
+"""How long processes wait for each other: the slowest may be hours behind."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """One process among those started together (``torch.distributed.run`` or ``torchrun``).
+
+    Attributes
+    ----------
+    rank, count : int
+    job : str or None
+        Shared by these processes and by no others; None if there is one process.
+    """
+
+    rank: int
+    count: int
+    job: str | None
+
+    def share(self, batches: list) -> list:
+        """Those of the batches that this process answers."""
+        return batches[self.rank :: self.count]
+
+    def wait(self) -> None:
+        """Return when all processes have come here."""
+        if self.count > 1:
+            distributed.barrier()
+
+
+@contextmanager
+def processes() -> Iterator[Processes]:
+    """Join the processes that were started together; alone without them."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        yield Processes(0, 1, None)
+        return
+    # gloo: only names and signals are exchanged, never tensors of the model.
+    distributed.init_process_group("gloo", timeout=PATIENCE)
+    try:
+        job = [uuid.uuid4().hex]
+        distributed.broadcast_object_list(job, src=0)
+        yield Processes(distributed.get_rank(), count, job[0])
+    finally:
+        distributed.destroy_process_group()
+
+
+def device_of(chosen: str | None) -> str:
+    """The device that was asked for; by default this process's GPU where there is one, else ``cpu``."""
+    from sparsemm.models.checkpoint import default_device
+
+    if chosen is not None:
+        return chosen
+    local = os.environ.get("LOCAL_RANK")
+    default = default_device()
+    return f"{default}:{local}" if default == "cuda" and local is not None else default

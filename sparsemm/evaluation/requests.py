@@ -1,0 +1,119 @@
+"""The documents of a task as lmms-eval poses them: conversations, and how the answer is to be generated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, islice
+from typing import Any
+
+from lmms_eval.api.instance import Instance
+from lmms_eval.protocol import ChatMessages
+from lmms_eval.tasks import TaskManager, get_task_dict
+
+from sparsemm.configs import InputError
+from sparsemm.evaluation.tasks import include_path
+
+DEFAULT_NEW_TOKENS = 128
+"""Upper limit of generated tokens where neither the user nor the task gives one."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How answers are generated: at most `max_new_tokens`, cut before the first stop string of `until`."""
+
+    max_new_tokens: int
+    until: tuple[str, ...]
+
+    @classmethod
+    def of(cls, asked: dict[str, Any], max_new_tokens: int | None = None) -> Settings:
+        """Read a task's ``generation_kwargs``; `max_new_tokens` takes the place of the task's own.
+
+        Raises
+        ------
+        InputError
+            If the task asks for anything but greedy decoding.
+        """
+        refuse_sampling(asked)
+        until = asked.get("until") or []
+        limit = max_new_tokens or asked.get("max_new_tokens", DEFAULT_NEW_TOKENS)
+        return cls(limit, (until,) if isinstance(until, str) else tuple(until))
+
+
+@dataclass(frozen=True)
+class Document:
+    """One request of a task."""
+
+    doc_id: int
+    settings: Settings
+    to_messages: Callable[[Any], Any]
+    dataset: Any
+
+    @classmethod
+    def of(cls, request: Instance, dataset: Any, max_new_tokens: int | None = None) -> Document:
+        """Read a request; `dataset` holds its documents, `max_new_tokens` as in `Settings.of`."""
+        _, to_messages, asked, doc_id, _, _ = arguments(request)
+        return cls(doc_id, Settings.of(asked, max_new_tokens), to_messages, dataset)
+
+    def conversation(self) -> list[dict[str, Any]]:
+        """The chat messages, in transformers' form, with their images read."""
+        return ChatMessages(messages=self.to_messages(self.dataset[self.doc_id])).to_hf_messages()
+
+
+def arguments(request: Instance) -> tuple[Any, ...]:
+    """(context, doc_to_messages, generation settings, doc_id, task, split)."""
+    return request.args
+
+
+def in_batches(documents: Sequence[Document], size: int) -> list[list[Document]]:
+    """Batches of documents of equal settings, in order; they depend on nothing but these."""
+    return [
+        batch
+        for _, same in groupby(documents, key=lambda document: document.settings)
+        for batch in _batched(same, size)
+    ]
+
+
+def _batched(documents: Iterator[Document], size: int) -> Iterator[list[Document]]:
+    while batch := list(islice(documents, size)):
+        yield batch
+
+
+def load_documents(task: str, limit: int | None, max_new_tokens: int | None = None) -> list[Document]:
+    """The first documents of a local task, in order, as lmms-eval builds its requests.
+
+    Parameters
+    ----------
+    task : str
+    limit : int or None
+        Documents; None: all.
+    max_new_tokens : int, optional
+        In the place of the task's own.
+
+    Raises
+    ------
+    InputError
+        If the task has no documents, or its requests are not to generate a text.
+    """
+    manager = TaskManager(
+        "ERROR", include_path=str(include_path()), include_defaults=False, model_name="sparsemm"
+    )
+    loaded: Any = get_task_dict([task], manager, "chat")[task]
+    loaded.build_all_requests(limit=limit, rank=0, world_size=1)
+    requests: Sequence[Instance] = loaded.instances
+    if not requests:
+        raise InputError(f"the task {task} has no documents")
+    if {request.request_type for request in requests} != {"generate_until"}:
+        raise InputError(f"the task {task} does not ask for one generated text for each document")
+    found = [Document.of(one, loaded.dataset[arguments(one)[5]], max_new_tokens) for one in requests]
+    return sorted(found, key=lambda document: document.doc_id)
+
+
+def refuse_sampling(settings: dict[str, Any]) -> None:
+    """Raise `InputError` if a task asks for anything but greedy decoding."""
+    sampled = settings.get("do_sample", bool(settings.get("temperature")))
+    if sampled or (settings.get("num_beams") or 1) > 1:
+        asked = {
+            name: settings[name] for name in ("do_sample", "temperature", "num_beams") if name in settings
+        }
+        raise InputError(f"sparsemm decodes greedily; the task asks for {asked}")
