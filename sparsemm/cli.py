@@ -32,6 +32,8 @@ run something (options are Hydra overrides, `sparsemm VERB --help` lists them):
                  sparsemm sweep -m method=snapkv,adakv budget=16,32
   heads        find a model's visual heads and write their scores
   train-tiny   train the embedded model
+  efficiency   measure what the engine costs; the benchmark's name comes first
+                 sparsemm efficiency fanout documents=64
 
 look at results and names:
   figures RESULTS                              draw the figures of a results folder
@@ -59,15 +61,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     verb, rest = arguments[0], arguments[1:]
     try:
         if verb in HYDRA_VERBS:
-            show(verb, run_hydra(verb, rest))
-            return 0
+            return show(verb, run_hydra(verb, rest))
         if verb in PATH_VERBS:
             return PATH_VERBS[verb](rest)
         raise InputError(f"unknown verb {verb!r}; {nearest(verb, [*HYDRA_VERBS, *PATH_VERBS])}")
     except SystemExit as end:  # argparse and Hydra end so after --help and after their own messages
         return int(end.code or 0)
     except KeyboardInterrupt:
-        print("sparsemm: interrupted; finished cells are kept, the same command goes on", file=sys.stderr)
+        print("sparsemm: interrupted; what was answered is kept, the same command goes on", file=sys.stderr)
         return 130
     except (ValueError, OSError) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
@@ -98,20 +99,41 @@ def train_tiny(config: dict[str, Any]) -> Any:
     return train(TrainConfig(**config))
 
 
-def show(verb: str, results: list[Any]) -> None:
-    """What a verb prints after all of its jobs (several with ``-m``)."""
+def efficiency(config: dict[str, Any]) -> Any:
+    """``sparsemm efficiency``."""
+    from rich.console import Console
+
+    from sparsemm.efficiency import run
+    from sparsemm.efficiency.terminal import shown
+
+    with shown(Console(stderr=True, highlight=False)) as report:
+        return run(config, report)
+
+
+def show(verb: str, results: list[Any]) -> int:
+    """Print what a verb gave after all of its jobs (several with ``-m``), and return the exit code."""
     if verb == "sweep":
         from rich.console import Console
 
         from sparsemm.evaluation.terminal import print_outcomes
 
-        print_outcomes(results, Console(highlight=False))
+        return print_outcomes(results, Console(highlight=False))
+    if verb == "efficiency":
+        from rich.console import Console
+
+        from sparsemm.efficiency.terminal import print_rows
+
+        for measured in results:
+            print_rows(measured.rows, Console(highlight=False))
+            print(measured.path)
+    return 0
 
 
 HYDRA_VERBS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "sweep": sweep,
     "heads": heads,
     "train-tiny": train_tiny,
+    "efficiency": efficiency,
 }
 
 
@@ -134,6 +156,8 @@ def run_hydra(verb: str, overrides: Sequence[str]) -> list[Any]:
             raise SystemExit(1) from error
 
     name = verb.replace("-", "_")
+    if verb == "efficiency" and overrides and re.fullmatch(r"\w+", overrides[0]):
+        overrides = [f"benchmark={overrides[0]}", *overrides[1:]]
     with _hydra_process(verb, overrides):
         try:
             hydra.main(version_base="1.3", config_path=str(shipped("eval_configs")), config_name=name)(job)()
@@ -182,6 +206,8 @@ def options(config_name: str) -> list[str]:
     own = [key for key in config if key not in ("defaults", "hydra")]
     model = [f"model.{key}" for name in names("model") for key in read("model", name)]
     method = [f"methods.{name}.{key}" for name in names("method") for key in read("method", name)]
+    if "benchmark" in groups:
+        own += [key for name in names("benchmark") for key in read("benchmark", name)]
     return [*groups, *own, *dict.fromkeys(model), *method]
 
 

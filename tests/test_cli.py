@@ -37,7 +37,7 @@ def test_list(capsys, group):
     assert all(len(line.split()) > 3 for line in lines)
 
 
-@pytest.mark.parametrize("verb", ["sweep", "heads", "train-tiny"])
+@pytest.mark.parametrize("verb", ["sweep", "heads", "train-tiny", "efficiency"])
 def test_hydras_own_help(capsys, verb):
     assert cli.main([verb, "--cfg", "job"]) == 0
     capsys.readouterr()
@@ -67,6 +67,13 @@ WRONG = [
     (["sweep", "model.pretrained=nowhere"], "no model 'nowhere'"),
     (["sweep", "model.head_scores=none.safetensors", "method=[sparsemm]"], "no such file: none.safetensors"),
     (["heads", "n_pages=3"], "heads has no option 'n_pages'"),
+    (["efficiency", "fanot"], "unknown benchmark 'fanot'; did you mean fanout?"),
+    (["efficiency", "fanout", "documnts=3"], "efficiency has no option 'documnts'; did you mean documents?"),
+    (["efficiency", "fanout", "documents=0"], "documents must be a positive integer, got 0"),
+    (["efficiency", "fanout", "methods=[snapkw]"], "unknown method 'snapkw'; did you mean snapkv?"),
+    (["efficiency", "fanout", "workloads=[lookups]"], "unknown workload 'lookups'; did you mean lookup?"),
+    (["efficiency", "fanout", "budgets=[]"], "at least one method and one budget"),
+    (["efficiency", "fanout", "separate=36"], "separate must be below the number of cells (36), got 36"),
     (["list", "tasks", "--include-paths"], "--include-paths"),
     (["list", "methods", "--include-path"], "--include-path belongs to"),
     (["figures", "nowhere"], "nowhere"),

@@ -96,7 +96,7 @@ def test_experiments(experiment):
     assert len(cells) == len(full) + 2 * (len(methods) - 1) * len(config["budget"])
 
 
-@pytest.mark.parametrize("verb", ["sweep", "heads", "train_tiny"])
+@pytest.mark.parametrize("verb", ["sweep", "heads", "train_tiny", "efficiency"])
 def test_verbs_leave_nothing_of_hydras_behind(verb):
     with initialize_config_dir(str(shipped("eval_configs")), version_base="1.3"):
         config = compose(verb, return_hydra_config=True)
@@ -107,6 +107,6 @@ def test_verbs_leave_nothing_of_hydras_behind(verb):
 
 
 def test_every_name_has_a_summary():
-    for group in ("method", "model", "task", "experiment"):
+    for group in ("method", "model", "task", "experiment", "benchmark"):
         for name in names(group):
             assert summary(group, name).endswith((".", "?", ")", "."))

@@ -1,0 +1,52 @@
+"""The same without Hydra, for a bare machine: ``python -m sparsemm.efficiency BENCHMARK [OPTION=VALUE]``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from sparsemm.configs import InputError, nearest, read, shipped
+from sparsemm.efficiency import run
+
+
+def configuration(arguments: Sequence[str]) -> dict[str, Any]:
+    """What ``sparsemm efficiency`` would compose, for options that stand at the top of the files.
+
+    Raises
+    ------
+    InputError
+        Unknown benchmark or option, with the nearest known ones.
+    """
+    if not arguments:
+        raise InputError("usage: python -m sparsemm.efficiency BENCHMARK [OPTION=VALUE ...]")
+    base = yaml.safe_load((shipped("eval_configs") / "efficiency.yaml").read_text(encoding="utf-8"))
+    config = {name: value for name, value in base.items() if name not in ("defaults", "hydra")}
+    config |= {**read("benchmark", arguments[0]), "model": "tiny"}
+    for argument in arguments[1:]:
+        name, _, value = argument.partition("=")
+        if name not in config:
+            raise InputError(f"no option {name!r}; {nearest(name, config)}")
+        config[name] = yaml.safe_load(value)
+    return {**config, "model": read("model", config["model"])}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run, one line per timed run on stderr, and print the table's path."""
+
+    def report(done: int, total: int, text: str) -> None:
+        print(f"{done}/{total} {text}", file=sys.stderr, flush=True)
+
+    try:
+        measured = run(configuration(arguments), report)
+    except (ValueError, OSError) as error:
+        print(f"sparsemm: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    print(measured.path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

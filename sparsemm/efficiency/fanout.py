@@ -1,0 +1,85 @@
+"""What a whole grid costs from one prefill: the benchmark's options, cells and files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from transformers.utils import logging
+
+from sparsemm.configs import InputError, given_or_shipped, nearest
+from sparsemm.efficiency import Report
+from sparsemm.efficiency.fanout_bench import Bench, Options
+from sparsemm.efficiency.fanout_table import SCHEMA_VERSION, device_name, write_record, write_table
+from sparsemm.heads import HeadScores
+from sparsemm.methods import AdaKV, FullKV, KVMethod, PyramidKV, RandomHeads, SnapKV, SparseMM
+from sparsemm.models.checkpoint import default_device, load, locate
+
+METHODS: dict[str, type[Any]] = {
+    method.name: method for method in (SnapKV, PyramidKV, AdaKV, SparseMM, RandomHeads)
+}
+
+
+class Measured(NamedTuple):
+    """What a benchmark gives: its file, and the rows in it."""
+
+    path: Path
+    rows: list[dict[str, Any]]
+
+
+def run(config: Mapping[str, Any], report: Report) -> Measured:
+    """Measure, and write ``fanout.csv`` and ``fanout.json`` into ``config["output"]``.
+
+    Parameters
+    ----------
+    config
+        ``eval_configs/efficiency.yaml`` with ``benchmark/fanout.yaml``, resolved.
+    report
+        Called before every timed run.
+
+    Raises
+    ------
+    InputError, ValueError
+        Wrong options, found before anything runs.
+    """
+    options = Options(**{name: config[name] for name in Options.__dataclass_fields__})
+    cells = grid(config)
+    if options.separate >= len(cells):
+        raise InputError(f"separate must be below the number of cells ({len(cells)}), got {options.separate}")
+    model = config["model"]
+    report(0, options.steps, "loading the model")
+    logging.disable_progress_bar()
+    checkpoint = load(locate(model["pretrained"]), model["dtype"], config["device"] or default_device())
+    bench = Bench(checkpoint, cells, options, report)
+    rows = [row for name in options.workloads for row in bench.measure(name)]
+    common = {
+        "model": model["name"],
+        "dtype": str(checkpoint.dtype).removeprefix("torch."),
+        "device": device_name(checkpoint.device),
+        "threads": torch.get_num_threads(),
+        "schema_version": SCHEMA_VERSION,
+    }
+    rows = [{**row, **common} for row in rows]
+    folder = Path(config["output"])
+    write_record(folder, config)
+    return Measured(write_table(folder, rows), rows)
+
+
+def grid(config: Mapping[str, Any]) -> list[KVMethod]:
+    """The cells: FullKV, then every method at every budget."""
+    cells: list[KVMethod] = [FullKV()]
+    for name in config["methods"]:
+        if name not in METHODS:
+            raise InputError(f"unknown method {name!r}; {nearest(name, METHODS)}")
+        more = {}
+        if name == SparseMM.name:
+            if (path := config["model"]["head_scores"]) is None:
+                raise InputError(f"method {name} needs head scores and the model names none")
+            more["head_scores"] = HeadScores.load(given_or_shipped(path))
+        window = config["model"]["window"]
+        cells += [METHODS[name](budget, window=window, **more) for budget in config["budgets"]]
+    if len(cells) == 1:
+        raise InputError("nothing to do: give at least one method and one budget")
+    return cells
