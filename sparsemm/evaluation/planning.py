@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from accelerate.utils.modeling import convert_file_size_to_int
 from rich.console import Console
 from rich.filesize import decimal
-from rich.table import Table
 
 from sparsemm.cache import model_shape
 from sparsemm.configs import InputError
@@ -106,44 +105,32 @@ def print_plan(
         locate(config["model"]["pretrained"]), config["model"]["dtype"], device_of(config["device"])
     )
     text, itemsize = checkpoint.model.config.get_text_config(decoder=True), checkpoint.dtype.itemsize
-    table = Table()
-    for heading in (
-        "task",
-        "cells",
-        "finished",
-        "documents",
-        "prompts missing",
-        "batches",
-        "rows a batch",
-        "memory",
-    ):
-        table.add_column(heading, justify="left" if heading == "task" else "right")
     for group in by_task(cells):
         task = group[0].task
         open_cells = [cell for cell in missing if cell.task == task]
         documents = load_documents(task, config["limit"], config["max_new_tokens"])
-        done = [answered(Path(config["output"]), cell.run, cell.key, task) for cell in open_cells]
-        asked = [one for one in documents if any(one.doc_id not in ids for ids in done)]
+        held = [answered(Path(config["output"]), cell.run, cell.key, task) for cell in open_cells]
+        asked = [one for one in documents if any(one.doc_id not in ids for ids in held)]
         batches = [
             batch
             for batch in in_batches(documents, config["batch_size"])
-            if any(one.doc_id not in ids for one in batch for ids in done)
+            if any(one.doc_id not in ids for one in batch for ids in held)
         ]
-        row = [task, len(group), len(group) - len(open_cells), len(documents), len(asked), len(batches)]
-        rows, size = 0, 0
+        finished = f", {done} of them finished" if (done := len(group) - len(open_cells)) else ""
+        console.print(f"{task}: {len(group)} cells{finished}, {len(documents)} documents")
         if asked:
             length = prepare(checkpoint, [asked[0].conversation()])["input_ids"].shape[1]
             new, together = asked[0].settings.max_new_tokens, min(config["batch_size"], len(documents))
             rows = together * len(open_cells)
-            held = min(rows, rows_in_memory(config, checkpoint, documents)(length))
+            at_once = min(rows, rows_in_memory(config, checkpoint, documents)(length))
             shape = model_shape(text)
             size = together * document_bytes(shape, length, itemsize)
-            size += held * row_bytes(shape, length, new, itemsize, text.vocab_size)
-        table.add_row(*map(str, row), str(rows), f"<= {decimal(size)}")
-    console.print(table)
-    console.print(
-        f"model {config['model']['name']}, results in {config['output']}; nothing was run (plan=true)"
-    )
+            size += at_once * row_bytes(shape, length, new, itemsize, text.vocab_size)
+            console.print(
+                f"  {len(asked)} prompts to read in {len(batches)} batches; up to {rows} rows a batch, "
+                f"{at_once} at a time, in at most {decimal(size)} beside the weights"
+            )
+    console.print(f"results would be in {config['output']}; nothing was run (plan=true)")
 
 
 def rows_in_memory(

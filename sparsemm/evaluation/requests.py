@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Any
@@ -79,6 +82,18 @@ def _batched(documents: Iterator[Document], size: int) -> Iterator[list[Document
         yield batch
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back lmms-eval's progress bars; show them after all if it fails."""
+    held = io.StringIO()
+    try:
+        with redirect_stderr(held), redirect_stdout(held):
+            yield
+    except BaseException:
+        sys.stderr.write(held.getvalue())
+        raise
+
+
 def load_documents(task: str, limit: int | None, max_new_tokens: int | None = None) -> list[Document]:
     """The first documents of a local task, in order, as lmms-eval builds its requests.
 
@@ -95,11 +110,12 @@ def load_documents(task: str, limit: int | None, max_new_tokens: int | None = No
     InputError
         If the task has no documents, or its requests are not to generate a text.
     """
-    manager = TaskManager(
-        "ERROR", include_path=str(include_path()), include_defaults=False, model_name="sparsemm"
-    )
-    loaded: Any = get_task_dict([task], manager, "chat")[task]
-    loaded.build_all_requests(limit=limit, rank=0, world_size=1)
+    with quiet():
+        manager = TaskManager(
+            "ERROR", include_path=str(include_path()), include_defaults=False, model_name="sparsemm"
+        )
+        loaded: Any = get_task_dict([task], manager, "chat")[task]
+        loaded.build_all_requests(limit=limit, rank=0, world_size=1)
     requests: Sequence[Instance] = loaded.instances
     if not requests:
         raise InputError(f"the task {task} has no documents")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,23 +19,11 @@ from lmms_eval.tasks import TaskManager
 
 from sparsemm.configs import InputError, nearest
 from sparsemm.evaluation.aggregation import cli_args, name_of
-from sparsemm.evaluation.requests import arguments
+from sparsemm.evaluation.requests import arguments, quiet
 from sparsemm.evaluation.tasks import include_path
 
 MEANS = ("lmms_eval.api.metrics:mean", "sparsemm.evaluation.tasks:share_found")
 """Aggregations that are the mean of the documents' own scores: no file needs to hold their inputs."""
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back lmms-eval's progress bars; show them after all if it fails."""
-    held = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(held), contextlib.redirect_stdout(held):
-            yield
-    except BaseException:
-        sys.stderr.write(held.getvalue())
-        raise
 
 
 @contextlib.contextmanager
@@ -114,7 +100,7 @@ def score(texts: Mapping[int, str], task: str, metric: str, limit: int | None) -
     ValueError
         If lmms-eval ends without an error and without a result, or the task has no such metric.
     """
-    with _quiet(), _alone(), tempfile.TemporaryDirectory() as folder:
+    with quiet(), _alone(), tempfile.TemporaryDirectory() as folder:
         manager = TaskManager(
             "ERROR", include_path=str(include_path()), include_defaults=False, model_name="sparsemm"
         )

@@ -140,10 +140,9 @@ def without_weights(folder: Path, dtype: str, device: str) -> Checkpoint:
     """
     _check_dtype(dtype)
     config = AutoConfig.from_pretrained(folder)
-    stated = config.dtype or config.get_text_config(decoder=True).dtype or torch.float32
     with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(config)
-    number = stated if dtype == "auto" else getattr(torch, dtype)
+        model: Any = AutoModelForImageTextToText.from_config(config)
+    number: torch.dtype = model.dtype if dtype == "auto" else getattr(torch, dtype)
     return Checkpoint(model, AutoProcessor.from_pretrained(folder), _device(device), number)
 
 
