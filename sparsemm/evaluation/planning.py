@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,10 +56,12 @@ def plan(config: Mapping[str, Any]) -> list[Cell]:
     return sorted(cells, key=lambda cell: cell.method.evicts)
 
 
-def by_task(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """The groups of cells that are decoded from one prefill: those of one task."""
-    ordered = sorted(cells, key=lambda cell: cell.task)
-    return [list(group) for _, group in itertools.groupby(ordered, key=lambda cell: cell.task)]
+def by_run(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """The groups of cells that are decoded from one prefill: same model, task and generation settings."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.run, []).append(cell)
+    return list(groups.values())
 
 
 def memory_limit(config: Mapping[str, Any]) -> int | None:
@@ -105,7 +106,7 @@ def print_plan(
         locate(config["model"]["pretrained"]), config["model"]["dtype"], device_of(config["device"])
     )
     text, itemsize = checkpoint.model.config.get_text_config(decoder=True), checkpoint.dtype.itemsize
-    for group in by_task(cells):
+    for group in by_run(cells):
         task = group[0].task
         open_cells = [cell for cell in missing if cell.task == task]
         documents = load_documents(task, config["limit"], config["max_new_tokens"])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from sparsemm.evaluation.cells import Cell
-from sparsemm.evaluation.planning import by_task, plan, print_plan, rows_in_memory
+from sparsemm.evaluation.planning import by_run, plan, print_plan, rows_in_memory
 from sparsemm.evaluation.processes import Processes, device_of, processes
 from sparsemm.evaluation.results import derive_tables, is_finished, write_cell, write_run
 from sparsemm.evaluation.store import PlannedCell, ResponseStore
@@ -153,7 +153,7 @@ def _answer(
     )
     with responses_progress(console) as progress:
         bar = progress.add_task("", total=wanted)
-        for group in by_task(cells):
+        for group in by_run(cells):
             task = group[0].task
             progress.update(bar, description=f"{task}: {len(group)} cells at once")
             respond(

@@ -1,0 +1,115 @@
+"""Whole grids for a batch: the same responses as one method at a time, whatever memory there is."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sparsemm.cache import model_shape
+from sparsemm.evaluation import answers
+from sparsemm.evaluation.answers import answer
+from sparsemm.evaluation.generation import generate
+from sparsemm.evaluation.memory import Limits, document_bytes, row_bytes, rows_that_fit
+from sparsemm.evaluation.responses import Response
+from sparsemm.methods import AdaKV, FullKV, SnapKV
+from sparsemm.models.checkpoint import Checkpoint, load, without_weights
+from tests.evaluation.test_generation import CONVERSATIONS, NEW_TOKENS
+
+METHODS = [FullKV(), SnapKV(24, window=8), AdaKV(0.3, window=8), SnapKV(4096, window=8)]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(untrained: Path) -> Checkpoint:
+    return load(untrained, "float32", "cpu")
+
+
+@pytest.fixture(scope="module")
+def expected(checkpoint: Checkpoint) -> list[list[Response]]:
+    return answer(checkpoint, CONVERSATIONS, METHODS, max_new_tokens=NEW_TOKENS)
+
+
+def stated(response: Response) -> dict[str, Any]:
+    """What does not depend on the clock."""
+    return {name: value for name, value in vars(response).items() if not name.endswith("_s")}
+
+
+def test_responses_and_figures_are_those_of_separate_runs(checkpoint, expected):
+    for method, responses in zip(METHODS, expected, strict=True):
+        alone = generate(checkpoint, CONVERSATIONS, method, max_new_tokens=NEW_TOKENS)
+        assert [stated(response) for response in responses] == [stated(response) for response in alone]
+        assert all(response.prefill_s is None for response in responses)
+
+
+def test_stop_strings_end_the_texts(checkpoint, expected):
+    stop = expected[0][1].text[3:5]
+    cut = answer(checkpoint, CONVERSATIONS, METHODS, max_new_tokens=NEW_TOKENS, until=[stop])
+    assert [[one.text for one in row] for row in cut] == [
+        [one.text.split(stop)[0] for one in row] for row in expected
+    ]
+
+
+@pytest.mark.parametrize(
+    ("capacity", "documents", "rows", "lines"),
+    [(8, 2, None, 1), (4, 1, None, 2), (2, 1, 2, 3)],
+    ids=["two documents", "one document", "two rows of one document"],
+)
+def test_out_of_memory_gives_the_same_responses(
+    monkeypatch, checkpoint, expected, capacity, documents, rows, lines
+):
+    """A device that holds so many rows: the same error as CUDA's, raised where a step has more."""
+    forward = checkpoint.model.forward
+
+    @functools.wraps(forward)  # generate reads the signature
+    def small_device(*args: Any, input_ids: torch.Tensor, **kwargs: Any) -> Any:
+        if input_ids.shape[1] == 1 and len(input_ids) > capacity:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+        return forward(*args, input_ids=input_ids, **kwargs)
+
+    monkeypatch.setattr(checkpoint.model, "forward", small_device)
+    said: list[str] = []
+    limits = Limits(say=said.append)
+    for _ in range(2):  # what was learned holds for the next batch
+        found = answer(checkpoint, CONVERSATIONS, METHODS, max_new_tokens=NEW_TOKENS, limits=limits)
+        assert found == expected
+    assert (limits.documents, limits.rows) == (documents, rows)
+    assert len(said) == lines
+    assert all("out of memory" in line for line in said)
+
+
+def test_what_never_fits_is_an_error(monkeypatch, checkpoint):
+    def no_device(*args: Any, **kwargs: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    monkeypatch.setattr(answers, "fan_out", no_device)
+    with pytest.raises(torch.OutOfMemoryError):
+        answer(checkpoint, CONVERSATIONS[:1], METHODS, max_new_tokens=4)
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(monkeypatch, checkpoint):
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(answers, "fan_out", broken)
+    with pytest.raises(RuntimeError, match="shapes"):
+        answer(checkpoint, CONVERSATIONS, METHODS, max_new_tokens=4)
+
+
+def test_estimated_memory_bounds_the_rows(untrained):
+    checkpoint = without_weights(untrained, "float32", "cpu")
+    text = checkpoint.model.config.text_config
+    shape = model_shape(text)
+    prompts = 3 * document_bytes(shape, 100, 4)
+    row = row_bytes(shape, 100, 20, 4, text.vocab_size)
+    for rows in (1, 7, 50):
+        fit = rows_that_fit(
+            prompts + rows * row + row // 2, text, torch.float32, documents=3, max_new_tokens=20
+        )
+        assert fit(100) == rows
+        assert fit(200) <= rows
+    capped = rows_that_fit(10**9, text, torch.float32, documents=3, max_new_tokens=20, max_rows=5)
+    assert capped(100) == 5
+    assert rows_that_fit(1, text, torch.float32, documents=3, max_new_tokens=20)(100) == 1
+    # K/V of a document: keys and values of all layers and KV heads, twice.
+    assert document_bytes(shape, 100, 4) == 2 * 2 * 6 * 4 * 100 * 24 * 4
