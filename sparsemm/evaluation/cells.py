@@ -110,7 +110,13 @@ def expand(
         for name, parameters in config["methods"].items():
             chosen = parameters.get("head_scores") or model["head_scores"]
             for budget in budgets(config["budget"]):
-                method = build_method(parameters, budget=budget, window=model["window"], head_scores=chosen)
+                method = build_method(
+                    parameters,
+                    budget=budget,
+                    window=model["window"],
+                    head_scores=chosen,
+                    fingerprint=model_identity["checkpoint"],
+                )
                 scores = _scores_label(chosen) if hasattr(method, "head_scores") else ""
                 method_identity = {
                     "class": parameters["_target_"],

@@ -14,7 +14,12 @@ from sparsemm.methods import KVMethod
 
 
 def build_method(
-    parameters: Mapping[str, Any], *, budget: float | None, window: int, head_scores: str | Path | None = None
+    parameters: Mapping[str, Any],
+    *,
+    budget: float | None,
+    window: int,
+    head_scores: str | Path | None = None,
+    fingerprint: str | None = None,
 ) -> KVMethod:
     """Make a method from its configuration.
 
@@ -28,11 +33,13 @@ def build_method(
         Observation window of the model, in tokens; a ``window`` among the parameters wins.
     head_scores : path, optional
         The model's head scores, used where the method wants some and its configuration names none.
+    fingerprint : str, optional
+        The model's, to refuse head scores that were measured on another one.
 
     Raises
     ------
     InputError
-        Unknown parameter, missing budget or head scores.
+        Unknown parameter, missing budget or head scores, another model's head scores.
     ValueError
         A value that the method refuses.
     """
@@ -55,5 +62,10 @@ def build_method(
                 f"method {target.name} needs head scores and the model names none: "
                 "give a file (head_scores=FILE) or measure them (sparsemm heads)"
             )
-        parameters["head_scores"] = HeadScores.load(given_or_shipped(chosen))
+        parameters["head_scores"] = scores = HeadScores.load(given_or_shipped(str(chosen)))
+        if fingerprint is not None:
+            try:
+                scores.check_model(fingerprint)
+            except ValueError as error:
+                raise InputError(f"the head scores {chosen} cannot be used: {error}") from None
     return target(**parameters)

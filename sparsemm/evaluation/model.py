@@ -18,7 +18,7 @@ from sparsemm.evaluation.methods import build_method
 from sparsemm.evaluation.requests import Document, arguments, in_batches
 from sparsemm.evaluation.responses import Response
 from sparsemm.methods import KVMethod
-from sparsemm.models.checkpoint import default_device, load, locate
+from sparsemm.models.checkpoint import default_device, fingerprint, load, locate
 
 OWN_FIGURES = ("realised_budget", "evicted_tokens", "prefill_s", "decode_s", "kv_bytes", "full_kv_bytes")
 
@@ -105,16 +105,17 @@ class SparseMMChat(lmms):
     ) -> None:
         super().__init__()
         described = read("model", pretrained) if pretrained in names("model") else {"pretrained": pretrained}
+        folder: Path = locate(described["pretrained"])
         self.method: KVMethod = _method_by_name(
             method,
             method_parameters,
             budget=budget,
             window=window or described.get("window", DEFAULT_WINDOW),
             head_scores=head_scores or described.get("head_scores"),
+            fingerprint=fingerprint(folder),
         )
         self.batch_size = positive("batch_size", batch_size)
         self.max_new_tokens = None if max_new_tokens is None else positive("max_new_tokens", max_new_tokens)
-        folder: Path = locate(described["pretrained"])
         self.checkpoint = load(
             folder, dtype or described.get("dtype", "auto"), str(device or default_device())
         )

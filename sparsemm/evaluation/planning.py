@@ -16,7 +16,8 @@ from sparsemm.evaluation import tasks
 from sparsemm.evaluation.cells import Cell, expand
 from sparsemm.evaluation.memory import SHARE, document_bytes, free_memory, row_bytes, rows_that_fit
 from sparsemm.evaluation.processes import device_of
-from sparsemm.models.checkpoint import Checkpoint, fingerprint, locate, without_weights
+from sparsemm.methods.head_scored import HeadScored
+from sparsemm.models.checkpoint import Checkpoint, fingerprint, locate, read_config, without_weights
 
 if TYPE_CHECKING:
     from sparsemm.evaluation.requests import Document
@@ -45,15 +46,34 @@ def plan(config: Mapping[str, Any]) -> list[Cell]:
                 f"{name} must be a positive integer{'' if needed else ' or null'}, got {value!r}"
             )
     memory_limit(config)
+    if not isinstance(config["output"], str) or not config["output"]:
+        raise InputError(f"output must name a folder, got {config['output']!r}")
+    if not isinstance(config["plan"], bool):
+        raise InputError(f"plan must be true or false, got {config['plan']!r}")
     model = config["model"]
+    checkpoint = locate(model["pretrained"])
     model_identity = {
-        "checkpoint": fingerprint(locate(model["pretrained"])),
+        "checkpoint": fingerprint(checkpoint),
         "dtype": model["dtype"],
         "attention": "sparsemm",
     }
     task_identities = {name: tasks.identity(name) for name in config["tasks"]}
     cells = expand(config, model_identity=model_identity, task_identities=task_identities)
+    _check_shapes(cells, checkpoint)
     return sorted(cells, key=lambda cell: cell.method.evicts)
+
+
+def _check_shapes(cells: Sequence[Cell], checkpoint: Path) -> None:
+    """Refuse head scores that have not the model's shape: methods see that only with the first prompt."""
+    scored = [(cell, cell.method) for cell in cells if isinstance(cell.method, HeadScored)]
+    if not scored:
+        return
+    shape = model_shape(read_config(checkpoint).get_text_config(decoder=True))
+    for cell, method in scored:
+        try:
+            method.kv_head_scores(shape)
+        except ValueError as error:
+            raise InputError(f"the head scores {cell.head_scores} cannot be used: {error}") from None
 
 
 def by_run(cells: Sequence[Cell]) -> list[list[Cell]]:

@@ -36,13 +36,28 @@ class HeadScores:
             raise ValueError(
                 f"head scores must be [images, layers, query heads], got shape {list(self.hits.shape)}"
             )
-        if not np.isfinite(self.hits).all() or (self.hits < 0).any():
-            raise ValueError("head scores must be finite and not negative")
+        if not np.isfinite(self.hits).all() or (self.hits < 0).any() or not self.hits.any():
+            raise ValueError("head scores must be finite, not negative and not all zero")
 
     @cached_property
     def scores(self) -> np.ndarray:
         """[layers, query heads] float64: mean over the images, not normalised."""
         return self.hits.mean(axis=0, dtype=np.float64)
+
+    def check_model(self, fingerprint: str) -> None:
+        """Refuse a model other than the one that was measured, if the card says which that was.
+
+        Raises
+        ------
+        ValueError
+            One line.
+        """
+        measured = self.card.get("fingerprint", fingerprint)
+        if measured != fingerprint:
+            raise ValueError(
+                f"they were measured on another model ({self.card.get('model')}, fingerprint {measured}; "
+                f"this model's is {fingerprint}): measure this one's (sparsemm heads)"
+            )
 
     def save(self, path: str | Path) -> Path:
         """Write ``path`` (.safetensors) and its card (.json), each beside and then renamed; returns the path.
@@ -83,7 +98,7 @@ class HeadScores:
             Not such a file, an incomplete one, or values that are not finite and not negative.
         """
         path = Path(path)
-        if not path.exists():
+        if not path.is_file():
             raise FileNotFoundError(f"no head scores at {path}")
         try:
             if path.suffix == ".json":
@@ -94,7 +109,10 @@ class HeadScores:
             card_path = path.with_suffix(".json")
             if not card_path.exists():
                 raise FileNotFoundError(f"{path} has no card beside it: {card_path.name}")
-            return cls(hits, json.loads(card_path.read_text(encoding="utf-8")))
+            card = json.loads(card_path.read_text(encoding="utf-8"))
+            if not isinstance(card, dict):
+                raise ValueError(f"its card {card_path.name} is no JSON object")
+            return cls(hits, card)
         except (SafetensorError, ValueError) as error:
             raise ValueError(f"{path} holds no usable head scores: {error}") from error
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PretrainedConfig
+from transformers.utils import logging
 
 import sparsemm  # noqa: F401  (registers the attention)
 from sparsemm.configs import InputError, names, nearest, shipped
@@ -102,9 +106,8 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-@functools.lru_cache(maxsize=1)
 def load(folder: Path, dtype: str, device: str) -> Checkpoint:
-    """Load a checkpoint once per process; a second model replaces the first.
+    """Load a checkpoint once per process; a second model, or other files of this one, replace it.
 
     Parameters
     ----------
@@ -118,16 +121,62 @@ def load(folder: Path, dtype: str, device: str) -> Checkpoint:
     Raises
     ------
     InputError
-        Unknown dtype or device.
+        Unknown dtype or device; files that are damaged, or do not hold all of the model.
     """
     _check_dtype(dtype)
-    place = _device(device)
-    model = AutoModelForImageTextToText.from_pretrained(
-        folder, dtype=dtype, attn_implementation=dict(ATTENTION)
-    )
-    model.to(place).eval()  # pyright: ignore[reportArgumentType]
-    processor = AutoProcessor.from_pretrained(folder)
+    return _load(folder, fingerprint(folder), dtype, _device(device))
+
+
+@functools.lru_cache(maxsize=1)
+def _load(folder: Path, _fingerprint: str, dtype: str, place: torch.device) -> Checkpoint:
+    with _one_line(folder):
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
+            folder, dtype=dtype, attn_implementation=dict(ATTENTION), output_loading_info=True
+        )
+        processor = AutoProcessor.from_pretrained(folder)
+    model, report = loaded
+    if lacking := sorted(report["missing_keys"]):  # transformers would draw them at random
+        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        raise InputError(f"the checkpoint in {folder} is not whole: it lacks the weights {lacking[0]}{more}")
+    model.to(place).eval()
     return Checkpoint(model, processor, place, model.dtype)
+
+
+def read_config(folder: Path) -> PretrainedConfig:
+    """A checkpoint's configuration.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    """
+    with _one_line(folder):
+        return AutoConfig.from_pretrained(folder)
+
+
+@contextmanager
+def _one_line(folder: Path) -> Iterator[None]:
+    """Say in one line why a checkpoint cannot be loaded, in the place of transformers' own report."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    except Exception as error:  # transformers and tokenizers raise many kinds for broken files
+        reason = _broken_weights(folder) or next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise InputError(f"cannot load the checkpoint in {folder}: {reason}") from error
+    finally:
+        logging.set_verbosity(before)
+
+
+def _broken_weights(folder: Path) -> str | None:
+    """The first weight file that is no whole safetensors file: the library's own message names none."""
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except SafetensorError as error:
+            return f"{path.name} is damaged ({error})"
+    return None
 
 
 def without_weights(folder: Path, dtype: str, device: str) -> Checkpoint:
@@ -139,11 +188,12 @@ def without_weights(folder: Path, dtype: str, device: str) -> Checkpoint:
         As `load`.
     """
     _check_dtype(dtype)
-    config = AutoConfig.from_pretrained(folder)
-    with torch.device("meta"):
+    config = read_config(folder)
+    with torch.device("meta"), _one_line(folder):
         model: Any = AutoModelForImageTextToText.from_config(config)
+        processor = AutoProcessor.from_pretrained(folder)
     number: torch.dtype = model.dtype if dtype == "auto" else getattr(torch, dtype)
-    return Checkpoint(model, AutoProcessor.from_pretrained(folder), _device(device), number)
+    return Checkpoint(model, processor, _device(device), number)
 
 
 def _check_dtype(dtype: str) -> None:

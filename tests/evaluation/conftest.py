@@ -27,3 +27,15 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(folder)
     build_processor().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def untrained_scores(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Head scores that say they are of that checkpoint; the numbers are the embedded model's."""
+    from sparsemm.configs import shipped
+    from sparsemm.heads import HeadScores
+    from sparsemm.models.checkpoint import fingerprint
+
+    shipped_scores = HeadScores.load(shipped("results/head_scores/tiny.safetensors"))
+    card = {**shipped_scores.card, "model": "untrained", "fingerprint": fingerprint(untrained)}
+    return HeadScores(shipped_scores.hits, card).save(tmp_path_factory.mktemp("scores") / "own.safetensors")

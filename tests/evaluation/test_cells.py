@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from sparsemm.configs import shipped
 from sparsemm.evaluation.cells import Cell
 from sparsemm.evaluation.planning import plan
 from sparsemm.heads import HeadScores
@@ -15,9 +14,9 @@ from tests.composing import composed
 
 
 @pytest.fixture(scope="module")
-def cell(untrained: Path):
+def cell(untrained: Path, untrained_scores: Path):
     def one(*overrides: str) -> Cell:
-        base = ["task=[tiny_ocr]", "method=[snapkv]", "budget=16"]
+        base = ["task=[tiny_ocr]", "method=[snapkv]", "budget=16", f"model.head_scores={untrained_scores}"]
         if not any(override.startswith("model.pretrained") for override in overrides):
             base.append(f"model.pretrained={untrained}")
         (single,) = plan(composed("sweep", *base, *overrides))
@@ -60,15 +59,15 @@ def test_fingerprint_is_of_the_content_not_the_place(cell, untrained, tmp_path):
     assert cell(f"model.pretrained={copy}").id != cell().id
 
 
-def test_head_scores_count_by_their_content(cell, tmp_path):
+def test_head_scores_count_by_their_content(cell, untrained_scores, tmp_path):
     own = tmp_path / "own.safetensors"
-    shipped_scores = HeadScores.load(shipped("results/head_scores/tiny.safetensors"))
-    shipped_scores.save(own)
+    scores = HeadScores.load(untrained_scores)
+    scores.save(own)
     base = cell("method=[sparsemm]")
     moved = cell("method=[sparsemm]", f"model.head_scores={own}")
     assert moved.id == base.id
     assert moved.columns()["head_scores"].partition("@")[2] == base.columns()["head_scores"].partition("@")[2]
-    HeadScores(shipped_scores.hits[:-1], shipped_scores.card).save(own)
+    HeadScores(scores.hits[:-1], scores.card).save(own)
     assert cell("method=[sparsemm]", f"model.head_scores={own}").id != base.id
     assert cell("method=[random]", f"model.head_scores={own}").columns()["head_scores"] is None
 

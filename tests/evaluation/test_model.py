@@ -42,10 +42,10 @@ def test_lmms_eval_finds_the_model_by_its_entry_point():
     assert get_model("sparsemm") is SparseMMChat
 
 
-def test_arguments_come_from_the_string_of_the_command_line(untrained):
+def test_arguments_come_from_the_string_of_the_command_line(untrained, untrained_scores):
     arguments = f"pretrained={untrained},method=sparsemm_flat,budget=0.5,window=8,ratio=0.3,dtype=bfloat16"
     chat = SparseMMChat.create_from_arg_string(
-        arguments + ",head_scores=results/head_scores/tiny.safetensors", {"batch_size": "3", "device": None}
+        f"{arguments},head_scores={untrained_scores}", {"batch_size": "3", "device": None}
     )
     assert (chat.method.budget, chat.method.window, chat.batch_size) == (0.5, 8, 3)
     assert (getattr(chat.method, "ratio"), getattr(chat.method, "control")) == (0.3, "flat")  # noqa: B009
