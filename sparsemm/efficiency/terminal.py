@@ -51,10 +51,9 @@ def shown(console: Console) -> Iterator[Report]:
 
 def print_rows(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
     """Print the columns of a benchmark's table that say most."""
-    from rich.box import SIMPLE
     from rich.table import Table
 
-    table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
+    table = Table(box=None, padding=(0, 1, 0, 0))
     for heading in SHOWN.values():
         table.add_column(heading, justify="left" if heading in ("workload", "measured") else "right")
     for row in rows:
