@@ -15,17 +15,26 @@ from sparsemm.configs import PACKAGE
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path`, then put it in place: readers never see half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    os.close(handle)
-    beside = Path(name)
+    """Let `write` fill a file beside `path`, then put it in place: readers never see half of it.
+
+    Raises
+    ------
+    OSError
+        It cannot be written; one line that names it.
+    """
     try:
-        write(beside)
-        beside.chmod(0o644)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        os.close(handle)
+        beside = Path(name)
+        try:
+            write(beside)
+            beside.chmod(0o644)
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from lmms_eval.protocol import ChatMessages
 from lmms_eval.tasks import TaskManager, get_task_dict
 
 from sparsemm.configs import InputError
-from sparsemm.evaluation.tasks import include_path
+from sparsemm.evaluation.tasks import check_data, include_path
 
 DEFAULT_NEW_TOKENS = 128
 """Upper limit of generated tokens where neither the user nor the task gives one."""
@@ -83,15 +82,20 @@ def _batched(documents: Iterator[Document], size: int) -> Iterator[list[Document
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Hold back lmms-eval's progress bars; show them after all if it fails."""
+def quiet(task: str) -> Iterator[None]:
+    """Hold back lmms-eval's progress bars, and say in one line if it, or the task's own code, fails."""
     held = io.StringIO()
     try:
         with redirect_stderr(held), redirect_stdout(held):
             yield
-    except BaseException:
-        sys.stderr.write(held.getvalue())
+    except InputError:
         raise
+    except Exception as error:  # whatever a task's own code may raise
+        cause = error.__cause__ or error  # lmms-eval tries often; the last error then says only that
+        raise InputError(
+            f"lmms-eval failed at the task {task}: {type(cause).__name__}: {cause} "
+            "(HYDRA_FULL_ERROR=1 shows where)"
+        ) from cause
 
 
 def load_documents(task: str, limit: int | None, max_new_tokens: int | None = None) -> list[Document]:
@@ -108,9 +112,10 @@ def load_documents(task: str, limit: int | None, max_new_tokens: int | None = No
     Raises
     ------
     InputError
-        If the task has no documents, or its requests are not to generate a text.
+        If the task has no documents, its data are damaged, or its requests are not to generate a text.
     """
-    with quiet():
+    check_data(task)
+    with quiet(task):
         manager = TaskManager(
             "ERROR", include_path=str(include_path()), include_defaults=False, model_name="sparsemm"
         )

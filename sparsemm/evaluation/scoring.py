@@ -100,7 +100,7 @@ def score(texts: Mapping[int, str], task: str, metric: str, limit: int | None) -
     ValueError
         If lmms-eval ends without an error and without a result, or the task has no such metric.
     """
-    with quiet(), _alone(), tempfile.TemporaryDirectory() as folder:
+    with quiet(task), _alone(), tempfile.TemporaryDirectory() as folder:
         manager = TaskManager(
             "ERROR", include_path=str(include_path()), include_defaults=False, model_name="sparsemm"
         )

@@ -21,6 +21,7 @@ from typing import Any
 
 import yaml
 
+from sparsemm.configs import InputError
 from sparsemm.documents import VERSION, Page, make_page
 from sparsemm.tiny import OCR_PROMPT, lookup_question
 
@@ -144,6 +145,37 @@ def include_path() -> Path:
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return folder
+
+
+def check_data(task: str) -> None:
+    """Look whether a local task's files are whole: lmms-eval would try for long, and say little.
+
+    Raises
+    ------
+    InputError
+        One line that names the damaged file, and how it is made again.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = include_path()
+    file = folder / f"{task}.yaml"
+    try:
+        if file.read_text(encoding="utf-8") != TASK_FILES[task]:
+            raise ValueError("it is not what sparsemm wrote")
+        file = folder / f"{task}.parquet"
+        with file.open("rb") as handle:
+            table = pq.ParquetFile(handle).read()
+        if lacking := sorted(documents(task, 1)[0].keys() - set(table.column_names)):
+            raise ValueError(f"it lacks the columns {', '.join(lacking)}")
+        if not len(table):
+            raise ValueError("it holds no documents")
+    except (ValueError, OSError, pa.ArrowException) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise InputError(
+            f"the data of the task {task} are damaged: {file}: {reason}; delete {folder}, and the same "
+            "command makes them again"
+        ) from error
 
 
 def documents(task: str, count: int = DOCUMENTS) -> list[dict[str, Any]]:

@@ -138,6 +138,8 @@ def _load(folder: Path, _fingerprint: str, dtype: str, place: torch.device) -> C
     if lacking := sorted(report["missing_keys"]):  # transformers would draw them at random
         more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
         raise InputError(f"the checkpoint in {folder} is not whole: it lacks the weights {lacking[0]}{more}")
+    if not processor.chat_template:
+        raise InputError(f"the checkpoint in {folder} has no chat template (chat_template.jinja)")
     model.to(place).eval()
     return Checkpoint(model, processor, place, model.dtype)
 
