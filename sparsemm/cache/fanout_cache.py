@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PretrainedConfig
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.cache_utils import Cache
 
 from sparsemm.cache.backbone import checked_head_mask, model_shape, stock_layers, with_held
 from sparsemm.cache.checks import text_config
-from sparsemm.cache.row_grid import RowGrid
-from sparsemm.cache.shared_prompt import Placement, Shared, SharedPromptLayer
+from sparsemm.cache.row_grid import Placement, RowGrid
+from sparsemm.cache.shared_prompt import Shared, SharedPromptLayer
 from sparsemm.methods import KVMethod
 
 
@@ -53,7 +54,7 @@ class FanoutCache(Cache):
                 raise NotImplementedError(f"a {type(layer).__name__} cannot be fanned out")
         super().__init__(layers=[*layers])
         self._grid: RowGrid | None = None
-        self._stock: dict[int, CacheLayerMixin] = {}
+        self._stock: dict[int, Any] = {}  # layers of another kind, as the prompt left them
 
     @property
     def compressible_layers(self) -> list[SharedPromptLayer]:
@@ -98,8 +99,8 @@ class FanoutCache(Cache):
             layer.begin(of_place)
         rows = torch.from_numpy(documents).to(device)
         for index, layer in self._stock.items():
-            self.layers[index] = copy.copy(layer)
-            self.layers[index].batch_select_indices(rows)
+            layer = self.layers[index] = copy.copy(layer)
+            layer.batch_select_indices(rows)
 
     def keep_rows(self, alive: NDArray[np.bool_]) -> None:
         """Let rows [R] whose text has ended leave."""
@@ -121,8 +122,10 @@ class FanoutCache(Cache):
         if self._stock:
             rows = torch.from_numpy(alive.nonzero()[0]).to(device)
             for index in self._stock:
-                self.layers[index].batch_select_indices(rows)
+                layer: Any = self.layers[index]
+                layer.batch_select_indices(rows)
 
     def _place(self, grid: RowGrid) -> None:
         self._grid = grid
-        self.shared.placement = Placement.of(grid, self.compressible_layers[0].device)
+        device = self.compressible_layers[0].device
+        self.shared.placement = Placement.of(grid, self.shared.shape.num_key_value_heads, device)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 WORTH_A_SMALLER_GRID, WORTH_A_SMALLER_STORE = 0.1, 0.25
 """Grid and store are made smaller when that saves this share of them: each time K/V are copied."""
@@ -80,6 +82,59 @@ class RowGrid:
         if rows > (1 - WORTH_A_SMALLER_STORE) * self.stored:
             return None
         return RowGrid(self.documents, self.slots, self.slot_of_row, rows, np.arange(rows))
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Where rows lie, on the device: the maps by which every layer moves them. See `RowGrid`."""
+
+    documents: Tensor
+    slots: int
+    stored: int
+    heads_of_grid: Tensor
+    grid_of_store: Tensor
+    row_of_store: Tensor | None
+    store_of_row: Tensor | None
+
+    @classmethod
+    def of(cls, grid: RowGrid, kv_heads: int, device: torch.device) -> Placement:
+        """Copy a grid to the device; rows that are stored without gaps need no map."""
+
+        def there(host: NDArray[np.int64]) -> Tensor:
+            return torch.from_numpy(host).to(device)
+
+        lines, slots = len(grid.documents), grid.slots
+        head = np.arange(kv_heads)
+        row = grid.row_of_slot.reshape(lines, 1, slots)
+        line, slot = np.divmod(grid.slot_of_row[grid.row_of_store][:, None], slots)
+        dense = len(grid.store_of_row) == grid.stored
+        return cls(
+            documents=there(grid.documents),
+            slots=slots,
+            stored=grid.stored,
+            heads_of_grid=there((row * kv_heads + head[:, None]).ravel()),
+            grid_of_store=there(((line * kv_heads + head) * slots + slot).ravel()),
+            row_of_store=None if dense else there(grid.row_of_store),
+            store_of_row=None if dense else there(grid.store_of_row),
+        )
+
+    def to_grid(self, rows: Tensor) -> Tensor:
+        """[R, KV heads, ...] in the rows' order -> [D, KV heads, S, ...]."""
+        places = rows.flatten(0, 1).index_select(0, self.heads_of_grid)
+        return places.view(len(self.documents), -1, self.slots, *rows.shape[2:])
+
+    def grid_to_store(self, places: Tensor) -> Tensor:
+        """[D, KV heads, S, ...] -> [stored, KV heads, ...]."""
+        rows = places.flatten(0, 2).index_select(0, self.grid_of_store)
+        return rows.view(-1, places.shape[1], *places.shape[3:])
+
+    def to_store(self, rows: Tensor) -> Tensor:
+        """[R, ...] in the rows' order -> [stored, ...]."""
+        return rows if self.row_of_store is None else rows.index_select(0, self.row_of_store)
+
+    def from_store(self, stored: Tensor) -> Tensor:
+        """[stored, ...] -> [R, ...] in the rows' order."""
+        return stored if self.store_of_row is None else stored.index_select(0, self.store_of_row)
 
 
 def _inverse(places: NDArray[np.int64], count: int) -> NDArray[np.int64]:

@@ -3,9 +3,6 @@
 import torch
 from torch import Tensor
 
-FEWEST = 16
-"""Own tokens that are read at least, hidden ones among them: tiny matrix products are slow on a CPU."""
-
 
 def prompt_attention(query: Tensor, keys: Tensor, values: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
     """Attend to shared prompts: one product for all rows and query heads of a document.
@@ -33,47 +30,42 @@ def prompt_attention(query: Tensor, keys: Tensor, values: Tensor, hidden: Tensor
     keys = keys.reshape(heads, length, head_dim).float()
     scores = torch.bmm(query.reshape(heads, slots * group, head_dim), keys.transpose(1, 2))
     scores.view(documents, kv_heads, slots, group, length).add_(hidden.unsqueeze(3))
-    output, mass = _softmax_product(scores, values.reshape(heads, length, -1).float())
+    weights = scores.softmax(dim=-1)
+    # From the largest score and its weight: torch's own logsumexp takes six times as long on a CPU.
+    mass = scores.amax(dim=-1) - weights.amax(dim=-1).log()
+    output = torch.bmm(weights, values.reshape(heads, length, -1).float())
     shape = (documents, kv_heads, slots, group)
     return output.view(*shape, -1), mass.view(*shape, 1)
 
 
-def own_attention(query: Tensor, keys: Tensor, values: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
-    """Attend to each row's own tokens.
+def joined_attention(
+    query: Tensor, keys: Tensor, values: Tensor, tokens: int, prompt: Tensor, mass: Tensor
+) -> Tensor:
+    """Attend to each row's own tokens and to its prompt.
+
+    The prompt is one more entry: its score is the mass, its value is the output of the attention to it.
 
     Parameters
     ----------
     query
         Scaled queries, float32 [R, KV heads, group, head_dim].
     keys, values
-        Shape [R, KV heads, room, head_dim]; what lies behind the tokens is finite.
+        Shape [R, KV heads, room, head_dim]; the room is larger than the tokens, and zero behind them. All of
+        it is read: to skip the end of each row's takes a CPU longer, since it cannot read ahead.
     tokens
-        Tokens in use, at least one.
+        Tokens in use.
+    prompt, mass
+        What `prompt_attention` gave, in the rows' order: [R, KV heads, group, head_dim] and [..., group, 1].
 
     Returns
     -------
-    output, mass
-        As `prompt_attention`: [R, KV heads, group, value head_dim] and [R, KV heads, group, 1].
+    Tensor
+        Shape [R, KV heads, group, value head_dim].
     """
-    rows, kv_heads, group, _ = query.shape
-    read = max(tokens, min(FEWEST, keys.shape[2]))
-    # Flattened views of the room in use: nothing is copied (in float32).
-    own_keys = keys[:, :, :read].flatten(0, 1).float()
-    own_values = values[:, :, :read].flatten(0, 1).float()
-    scores = torch.bmm(query.flatten(0, 1), own_keys.transpose(1, 2))
-    scores[:, :, tokens:] = -torch.inf
-    output, mass = _softmax_product(scores, own_values)
-    return output.view(rows, kv_heads, group, -1), mass.view(rows, kv_heads, group, 1)
-
-
-def join(one: Tensor, mass: Tensor, other: Tensor, other_mass: Tensor) -> Tensor:
-    """Attention over two parts together, from each part's output and mass."""
-    return torch.lerp(other, one, torch.sigmoid(mass - other_mass))
-
-
-def _softmax_product(scores: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Return softmax(scores) @ values and the scores' log-sum-exp [..., 1]."""
+    scores = torch.bmm(query.flatten(0, 1), keys.flatten(0, 1).float().transpose(1, 2))
+    scores[:, :, tokens : tokens + 1] = mass.flatten(0, 1)
+    scores[:, :, tokens + 1 :] = -torch.inf
     weights = scores.softmax(dim=-1)
-    # From the largest score and its weight: torch's own logsumexp takes six times as long on a CPU.
-    mass = scores.amax(dim=-1, keepdim=True) - weights.amax(dim=-1, keepdim=True).log()
-    return torch.bmm(weights, values), mass
+    output = torch.bmm(weights, values.flatten(0, 1).float())
+    output.addcmul_(weights[:, :, tokens : tokens + 1], prompt.flatten(0, 1))
+    return output.view(prompt.shape)

@@ -2,72 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 
 from sparsemm.cache.handle import HeldLayer, KVHandle, heads_to_remove
-from sparsemm.cache.row_grid import RowGrid
+from sparsemm.cache.row_grid import Placement
 from sparsemm.cache.settings import MaskReader
-from sparsemm.cache.shared_attention import join, own_attention, prompt_attention
+from sparsemm.cache.shared_attention import joined_attention, prompt_attention
 from sparsemm.methods import KVMethod, ModelShape, kept_masks
 
-FIRST_ROOM = 16
-"""Generated tokens that a layer first makes room for; then the room doubles."""
+Pair = tuple[Tensor, Tensor]
+"""K and V."""
 
-
-@dataclass(frozen=True, eq=False)
-class Placement:
-    """Where rows lie, on the device: what every layer needs to find its way. See `RowGrid`."""
-
-    documents: Tensor
-    slots: int
-    row_of_slot: Tensor
-    slot_of_row: Tensor
-    row_of_store: Tensor | None
-    store_of_row: Tensor | None
-
-    @classmethod
-    def of(cls, grid: RowGrid, device: torch.device) -> Placement:
-        """Copy a grid to the device; rows that are stored without gaps need no map."""
-
-        def there(host: NDArray[np.int64]) -> Tensor:
-            return torch.from_numpy(host).to(device)
-
-        dense = len(grid.store_of_row) == grid.stored
-        return cls(
-            documents=there(grid.documents),
-            slots=grid.slots,
-            row_of_slot=there(grid.row_of_slot),
-            slot_of_row=there(grid.slot_of_row),
-            row_of_store=None if dense else there(grid.row_of_store),
-            store_of_row=None if dense else there(grid.store_of_row),
-        )
-
-    def to_grid(self, rows: Tensor) -> Tensor:
-        """[R, KV heads, ...] in the rows' order -> [D, KV heads, S, ...]."""
-        return (
-            rows.index_select(0, self.row_of_slot)
-            .unflatten(0, (len(self.documents), self.slots))
-            .transpose(1, 2)
-        )
-
-    def from_grid(self, places: Tensor) -> Tensor:
-        """[D, KV heads, S, ...] -> [R, KV heads, ...] in the rows' order."""
-        return places.transpose(1, 2).flatten(0, 1).index_select(0, self.slot_of_row)
-
-    def to_store(self, rows: Tensor) -> Tensor:
-        """[R, ...] in the rows' order -> [stored, ...]."""
-        return rows if self.row_of_store is None else rows.index_select(0, self.row_of_store)
-
-    def from_store(self, stored: Tensor) -> Tensor:
-        """[stored, ...] -> [R, ...] in the rows' order."""
-        return stored if self.store_of_row is None else stored.index_select(0, self.store_of_row)
+ROOM = 16
+"""Generated tokens that a layer makes room for at a time. All of the room is read in each step."""
 
 
 @dataclass
@@ -106,10 +59,10 @@ class SharedPromptLayer(HeldLayer):
         self.index, self.shared = index, shared
         self.removed_heads = None
         self.kept = self.lengths = torch.empty(0)
-        self._prompt: tuple[Tensor, Tensor] | None = None  # [B, KV heads, L, head_dim]
-        self._shown: list[Tensor] = []  # the same for the documents of the grid
+        self._prompt: Pair | None = None  # [B, KV heads, L, head_dim]
+        self._shown: Pair = torch.empty(0), torch.empty(0)  # the same for the documents of the grid
         self._hidden = torch.empty(0)  # [D, KV heads, S, L]
-        self._own: list[Tensor] = []  # [stored rows, KV heads, room, head_dim]
+        self._own: Pair = torch.empty(0), torch.empty(0)  # [stored rows, KV heads, room, head_dim]
         self._tokens = 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -163,44 +116,42 @@ class SharedPromptLayer(HeldLayer):
         """
         assert self._prompt is not None
         assert self.shared.placement is not None
-        documents = self.shared.placement.documents
+        documents, stored = self.shared.placement.documents, self.shared.placement.stored
         everyone = len(documents) == len(self._prompt[0])
-        self._shown = [part if everyone else part[documents] for part in self._prompt]
+        self._shown = self._prompt if everyone else _both(lambda part: part[documents], self._prompt)
         kept = self.kept[methods, documents[:, None]].transpose(1, 2)  # [D, KV heads, S, L]
         self._hidden = kept.new_zeros(kept.shape, dtype=torch.float32).masked_fill_(~kept, -torch.inf)
-        rows = len(self.shared.placement.slot_of_row)
-        sizes = [(rows, part.shape[1], FIRST_ROOM, part.shape[-1]) for part in self._shown]
-        # Zeros: room that no token was written to yet may be read, with a weight of zero.
-        self._own = [part.new_zeros(size) for part, size in zip(self._shown, sizes, strict=True)]
+        # Zeros: room that no token was written to yet is read.
+        self._own = _both(
+            lambda part: part.new_zeros(stored, part.shape[1], ROOM, part.shape[-1]), self._prompt
+        )
         self._tokens = 0
 
     def shrink_grid(self, lines: Tensor, places: Tensor) -> None:
         """Keep some documents [D'] and places [D', S'] of the grid, given by their numbers."""
-        self._shown = [part.index_select(0, lines) for part in self._shown]
+        self._shown = _both(lambda part: part.index_select(0, lines), self._shown)
         old = self._hidden.shape[2]
         self._hidden = self._hidden[places // old, :, places % old].transpose(1, 2).contiguous()
 
     def shrink_store(self, rows: Tensor) -> None:
         """Keep some of the stored rows, given by their numbers."""
-        self._own = [part.index_select(0, rows) for part in self._own]
+        self._own = _both(lambda part: part.index_select(0, rows), self._own)
 
     def attend(self, query: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
         """Attention of each row's newest token, [R, heads, 1, head_dim] -> [R, 1, heads, head_dim]."""
         placement = self.shared.placement
         assert placement is not None
         kv_heads = self._hidden.shape[1]
-        rows = (query.squeeze(2).float() * scaling).unflatten(
-            1, (kv_heads, -1)
-        )  # [R, KV heads, group, head_dim]
-        shared, mass = prompt_attention(placement.to_grid(rows), *self._shown, self._hidden)
-        own, own_mass = own_attention(placement.to_store(rows), *self._own, self._tokens)
-        output = join(
-            placement.from_grid(shared),
-            placement.from_grid(mass),
-            placement.from_store(own),
-            placement.from_store(own_mass),
+        rows = (query.squeeze(2).float() * scaling).unflatten(1, (kv_heads, -1))
+        prompt, mass = prompt_attention(placement.to_grid(rows), *self._shown, self._hidden)
+        output = joined_attention(
+            placement.to_store(rows),
+            *self._own,
+            self._tokens,
+            placement.grid_to_store(prompt),
+            placement.grid_to_store(mass),
         )
-        return output.flatten(1, 2).unsqueeze(1).to(query.dtype)
+        return placement.from_store(output).flatten(1, 2).unsqueeze(1).to(query.dtype)
 
     def get_seq_length(self) -> int:
         """Tokens seen by a row, padding included."""
@@ -219,8 +170,12 @@ class SharedPromptLayer(HeldLayer):
         """Give each row its newest token's K and V, [R, KV heads, 1, head_dim]."""
         placement = self.shared.placement
         assert placement is not None
-        if self._tokens == self._own[0].shape[2]:
-            self._own = [torch.cat([part, torch.zeros_like(part)], dim=2) for part in self._own]
+        if self._tokens + 1 == self._own[0].shape[2]:
+            self._own = _both(lambda part: pad(part, (0, 0, 0, ROOM)), self._own)
         for held, token in zip(self._own, (key, value), strict=True):
             held[:, :, self._tokens] = placement.to_store(token.squeeze(2))
         self._tokens += 1
+
+
+def _both(change: Callable[[Tensor], Tensor], pair: Pair) -> Pair:
+    return change(pair[0]), change(pair[1])
