@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from transformers import LogitsProcessorList
 
 from sparsemm.cache.fanout_cache import FanoutCache
 from sparsemm.methods import KVMethod
+
+GREEDY = {"do_sample": False, "num_beams": 1, "temperature": None, "top_p": None, "top_k": None}
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,11 +92,7 @@ def fan_out(
         past_key_values=loop.cache,
         custom_generate=loop,
         max_new_tokens=max_new_tokens,
-        do_sample=False,
-        num_beams=1,
-        temperature=None,
-        top_p=None,
-        top_k=None,
+        **GREEDY,
     )
     assert loop.result is not None
     return loop.result
@@ -115,103 +115,83 @@ class _Loop:
         **model_kwargs: Any,
     ) -> Tensor:
         """Decode all rows into `result`; return the prompts, since ``generate`` wants a tensor."""
-        self.model, self.processor, self.criteria = model, logits_processor, stopping_criteria
-        self.prompts = input_ids
-        self.mask = model_kwargs.get("attention_mask")
+        self.model, self.processors, self.criteria = model, logits_processor, stopping_criteria
+        mask = model_kwargs.get("attention_mask")
         prompt = model.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **model_kwargs)
         outputs = model(**prompt, return_dict=True)
-        self.positions = _next_positions(prompt, self.mask, input_ids)
-        first, ended = self._choose(input_ids, outputs.logits)
+        self.positions = _next_positions(prompt, mask, input_ids)
+        self.mask = mask if self.cache.needs_mask else None
+        self.prompt_length = input_ids.shape[1]
+        self.begun, self.ended = self._extend(input_ids, outputs.logits, logits_processor)
         del outputs
 
         classes = self.cache.classes()  # [methods, B]
-        methods, documents = np.nonzero(classes == np.arange(len(classes))[:, None])
-        order = np.lexsort((methods, documents))
-        methods, documents = methods[order], documents[order]
-        texts: dict[tuple[int, int], list[int]] = {}
+        documents, methods = np.nonzero(np.arange(len(classes)) == classes.T)  # a document's side by side
+        decoded: list[list[int]] = []
         lot = self.max_rows or len(documents)
         for start in range(0, len(documents), lot):
-            rows = slice(start, start + lot)
-            sequences, lengths = self._decode(documents[rows], methods[rows], first, ended)
-            for row, key in enumerate(zip(methods[rows].tolist(), documents[rows].tolist(), strict=True)):
-                texts[key] = sequences[row, : lengths[row]].tolist()
-        layer = self.cache.compressible_layers[0]
+            decoded += self._decode(documents[start : start + lot], methods[start : start + lot])
+        number = np.empty_like(classes)
+        number[methods, documents] = np.arange(len(documents))
         self.result = Fanout(
-            tokens=[[texts[first, row] for row, first in enumerate(line)] for line in classes.tolist()],
+            tokens=[[decoded[row] for row in rows] for rows in np.take_along_axis(number, classes, axis=0)],
             kept=self.cache.kept(),
-            prompt_tokens=layer.lengths.tolist(),
+            prompt_tokens=self.cache.compressible_layers[0].lengths.tolist(),
             padded_length=input_ids.shape[1],
             rows=len(documents),
         )
         return input_ids
 
-    def _decode(
-        self, documents: NDArray[np.int64], methods: NDArray[np.int64], first: Tensor, ended: Tensor
-    ) -> tuple[Tensor, NDArray[np.int64]]:
-        """Decode a lot of rows to their ends.
-
-        Parameters
-        ----------
-        documents, methods
-            Of each row, [R].
-        first, ended
-            First token of each document, [B], and whether it ends the text.
-
-        Returns
-        -------
-        tokens, lengths
-            Generated ids [R, longest] on the CPU, and how many of them are each row's, [R].
-        """
-        device = first.device
-        of_row = torch.from_numpy(documents).to(device)
-        token, positions = first[of_row], self.positions.index_select(-2, of_row)
-        sequences = torch.cat([self.prompts[of_row], token[:, None]], dim=1)
-        tokens = [token.cpu()]  # of each step: the ids of the rows then alive
-        alive_then = [np.arange(len(documents))]
-        lengths = np.ones(len(documents), dtype=np.int64)
+    def _decode(self, documents: NDArray[np.int64], methods: NDArray[np.int64]) -> list[list[int]]:
+        """Decode a lot of rows to their ends: of each its document and method, [R]; return its new tokens."""
+        document = torch.from_numpy(documents).to(self.begun.device)
+        sequences, positions = self.begun[document], self.positions.index_select(-2, document)
+        mask = None if self.mask is None else self.mask[document]
+        alive = ~self.ended[document].cpu().numpy()
         live = np.arange(len(documents))
-        mask = None if self.mask is None else self.mask[of_row]
+        texts: list[list[int]] = [[] for _ in live]
         self.cache.begin(documents, methods)
-        alive = ~ended[of_row].cpu().numpy()
         while True:
             if not alive.all():
+                new = sequences[:, self.prompt_length :].cpu()
+                for number in np.flatnonzero(~alive):
+                    texts[live[number]] = new[number].tolist()
                 live = live[alive]
                 if not len(live):
-                    break
+                    return texts
                 self.cache.keep_rows(alive)
-                chosen = torch.from_numpy(alive.nonzero()[0]).to(device)
-                sequences, token = sequences[chosen], token[chosen]
-                positions = positions.index_select(-2, chosen)
-                mask = None if mask is None else mask[chosen]
-            step: dict[str, Any] = {"position_ids": positions}
-            if mask is not None and self.cache.needs_mask:
+                rows = torch.from_numpy(np.flatnonzero(alive)).to(document.device)
+                document, sequences = document[rows], sequences[rows]
+                positions = positions.index_select(-2, rows)
+                mask = None if mask is None else mask[rows]
+            if mask is not None:
                 mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-                step["attention_mask"] = mask
             outputs = self.model(
-                input_ids=token[:, None],
+                input_ids=sequences[:, -1:],
+                attention_mask=mask,
+                position_ids=positions,
                 past_key_values=self.cache,
                 use_cache=True,
                 return_dict=True,
-                **step,
             )
-            token, done = self._choose(sequences, outputs.logits)
-            sequences = torch.cat([sequences, token[:, None]], dim=1)
-            tokens.append(token.cpu())
-            alive_then.append(live)
-            lengths[live] += 1
+            sequences, ended = self._extend(sequences, outputs.logits, _for_rows(self.processors, document))
             positions = positions + 1
-            alive = ~done.cpu().numpy()
-        generated = torch.zeros(len(documents), len(tokens), dtype=torch.long)
-        for place, (ids, rows) in enumerate(zip(tokens, alive_then, strict=True)):
-            generated[torch.from_numpy(rows), place] = ids
-        return generated, lengths
+            alive = ~ended.cpu().numpy()
 
-    def _choose(self, sequences: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Choose each row's next token, [R], and say whether its text ends there, bool [R]."""
-        scores = self.processor(sequences, logits[:, -1].float())
-        token = scores.argmax(dim=-1)
-        ended = self.criteria(torch.cat([sequences, token[:, None]], dim=1), scores)
-        return token, ended
+    def _extend(self, sequences: Tensor, logits: Tensor, processors: Any) -> tuple[Tensor, Tensor]:
+        """Append each row's next token to its sequence, and say whether its text ends there, bool [R]."""
+        scores = processors(sequences, logits[:, -1].float())
+        sequences = torch.cat([sequences, scores.argmax(dim=-1, keepdim=True)], dim=1)
+        return sequences, self.criteria(sequences, scores)
+
+
+def _for_rows(processors: LogitsProcessorList, document: Tensor) -> LogitsProcessorList:
+    """Return processors for rows of the given documents: a repetition penalty knows each prompt's padding."""
+    chosen = LogitsProcessorList(map(copy.copy, processors))
+    for processor in chosen:
+        if isinstance(padding := getattr(processor, "prompt_ignore_length", None), Tensor):
+            processor.prompt_ignore_length = padding[document]
+    return chosen
 
 
 def _next_positions(prompt: Any, mask: Tensor | None, input_ids: Tensor) -> Tensor:
