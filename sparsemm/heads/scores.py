@@ -13,6 +13,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from sparsemm.recording import write_atomically
+
 SCHEMA_VERSION = 1
 
 
@@ -70,18 +72,10 @@ class HeadScores:
         path = Path(path)
         if path.suffix != ".safetensors":
             raise ValueError(f"head scores are saved as .safetensors, got {path.name!r}")
-        path.parent.mkdir(parents=True, exist_ok=True)
         card = {"schema_version": SCHEMA_VERSION, "shape": list(self.hits.shape), **self.card}
-        for target, write in (
-            (
-                path.with_suffix(".json"),
-                lambda p: p.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8"),
-            ),
-            (path, lambda p: save_file({"hits": np.ascontiguousarray(self.hits, dtype=np.float32)}, p)),
-        ):
-            beside = target.with_name(target.name + ".tmp")
-            write(beside)
-            beside.replace(target)
+        text, hits = json.dumps(card, indent=2) + "\n", np.ascontiguousarray(self.hits, dtype=np.float32)
+        write_atomically(path.with_suffix(".json"), lambda beside: beside.write_text(text, encoding="utf-8"))
+        write_atomically(path, lambda beside: save_file({"hits": hits}, beside))
         return path
 
     @classmethod

@@ -140,6 +140,8 @@ def _load(folder: Path, _fingerprint: str, dtype: str, place: torch.device) -> C
         raise InputError(f"the checkpoint in {folder} is not whole: it lacks the weights {lacking[0]}{more}")
     if not processor.chat_template:
         raise InputError(f"the checkpoint in {folder} has no chat template (chat_template.jinja)")
+    if len(processor.tokenizer) < 2:  # where its file is missing, transformers makes an empty one
+        raise InputError(f"the checkpoint in {folder} has no tokenizer (tokenizer.json)")
     model.to(place).eval()
     return Checkpoint(model, processor, place, model.dtype)
 

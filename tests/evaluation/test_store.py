@@ -2,7 +2,6 @@
 
 import os
 import resource
-import shutil
 import socket
 import sqlite3
 import subprocess
@@ -19,6 +18,7 @@ from sparsemm.configs import InputError
 from sparsemm.evaluation.responses import Response, ResponseKey
 from sparsemm.evaluation.store import PlannedCell, ResponseStore
 from tests.evaluation import store_worker
+from tests.evaluation.provoking import mounted
 from tests.evaluation.store_worker import batch, made, planned
 
 CELLS = planned()
@@ -275,20 +275,6 @@ def test_a_living_writers_damaged_file_is_left_alone(tmp_path):
             ResponseStore.open(tmp_path, CELLS)
         assert other.poll() is None
         assert not list(file.parent.glob("*.damaged"))
-
-
-@contextmanager
-def mounted(folder: Path, options: str) -> Iterator[None]:
-    folder.mkdir(exist_ok=True)
-    if shutil.which("mount") is None or os.geteuid() != 0:
-        pytest.skip("only root can mount")
-    command = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
-    if subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("this container may not mount")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 def fill_until_it_fails(store: ResponseStore) -> tuple[int, str]:

@@ -1,0 +1,240 @@
+"""Results folders that cannot be written, are damaged, or in use; sweeps that are interrupted."""
+
+import os
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sparsemm import cli
+from tests.evaluation.provoking import (
+    contents,
+    mounted,
+    one_line,
+    process,
+    refused,
+    remount,
+    stored,
+    sweep,
+    temporary,
+)
+
+TABLES = ("cells.csv", "samples.parquet")
+LONG = ["method=[fullkv,snapkv,adakv]", "budget=[12,16]", "limit=6", "batch_size=1", "max_new_tokens=64"]
+"""Answered for seconds: there is a middle of it."""
+
+
+def tables(results: Path) -> list[bytes]:
+    return [(results / name).read_bytes() for name in TABLES]
+
+
+def swept(folder: Path, arguments: list[str]) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert cli.main(arguments) == 0
+    return folder / "results/sweep"
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory, untrained: Path) -> Path:
+    """Results of a sweep of two cells."""
+    return swept(tmp_path_factory.mktemp("short"), sweep(untrained))
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory, untrained: Path) -> Path:
+    """Results of a sweep of five cells and six documents."""
+    return swept(tmp_path_factory.mktemp("long"), sweep(untrained, *LONG))
+
+
+@pytest.fixture
+def results(short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the short sweep's results, below the working directory."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(short, "results/sweep")
+    return Path("results/sweep")
+
+
+def ended(arguments: list[str], folder: Path) -> tuple[int, str]:
+    """Exit code and standard error of a command in its own process."""
+    running = process(arguments, folder)
+    return running.wait() if (shown := running.communicate()[1]) is None else running.returncode, shown
+
+
+def test_a_disk_that_is_read_only_and_then_full(short, tmp_path, untrained):
+    with mounted(disk := tmp_path / "disk", "size=28k,ro"):
+        command = sweep(untrained, f"output={disk}/results", "limit=12", "batch_size=1", "max_new_tokens=64")
+        code, shown = ended(command, tmp_path)
+        assert code == 2
+        assert one_line(shown).endswith(f"cannot write {disk}/results/run.json: Read-only file system")
+        assert not list(disk.iterdir())
+
+        remount(disk, "rw")
+        code, shown = ended(command, tmp_path)
+        assert code == 2
+        assert f"responses in {disk}/results/responses: database or disk is full" in one_line(shown)
+        kept = stored(disk / "results")
+        assert 0 < len(kept) < 24
+        assert len(kept) % 2 == 0, "half a batch"
+        assert set(contents(disk / "results")) == {"run.json", "responses/0.sqlite"}
+
+        remount(disk, "size=4m")
+        code, shown = ended(command, tmp_path)
+        assert code == 0, shown
+        assert f" {24 - len(kept)}/{24 - len(kept)} " in shown  # only what was missing
+        assert temporary(disk) == []
+
+
+def test_finished_results_on_a_read_only_disk(results, untrained, capfd):
+    with mounted(disk := Path("disk").resolve(), "size=4m"):
+        shutil.copytree(results, disk / "results")
+        remount(disk, "ro")
+        before = contents(disk)
+        for arguments in (
+            sweep(untrained, f"output={disk}/results"),
+            sweep(untrained, f"output={disk}/results", "budget=[24]"),
+            ["figures", f"{disk}/results"],
+        ):
+            assert cli.main(arguments) == 2
+            line = one_line(capfd.readouterr().err)
+            assert "Read-only file system" in line
+            assert f"{disk}/results/" in line
+        assert cli.main(["status", f"{disk}/results"]) == 0
+        assert contents(disk) == before
+
+
+def test_a_folder_that_cannot_be_made(results, untrained, capfd):
+    Path("file").write_text("mine")
+    before = contents(Path())
+    for output, reason in (
+        ("file", "cannot write file/run.json: File exists"),
+        ("file/results", "cannot write file/results/run.json: Not a directory"),
+        ("/proc/results", "cannot write /proc/results/run.json: No such file or directory"),
+    ):
+        assert cli.main(sweep(untrained, f"output={output}")) == 2
+        assert reason in one_line(capfd.readouterr().err)
+    assert contents(Path()) == before
+    (results / "responses" / "0.sqlite").unlink()
+    shutil.rmtree(results / "responses")
+    (results / "responses").write_text("mine")
+    assert cli.main(sweep(untrained, "budget=[24]")) == 2
+    assert "cannot store responses in results/sweep/responses: File exists" in one_line(
+        capfd.readouterr().err
+    )
+
+
+@pytest.mark.parametrize("verb", ["figures", "status"])
+def test_looking_at_what_is_no_results_folder(verb, results, capfd):
+    Path("file").write_text("mine")
+    Path("empty").mkdir()
+    for name in ("nowhere", "file", "empty"):
+        assert name in refused(capfd, [verb, name])
+    assert sorted(path.name for path in Path().iterdir()) == ["empty", "file", "results"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"id": 1}', None], ids=["empty", "brace", "list", "keys", "cut"]
+)
+def test_a_corrupt_cell_file(text, results, untrained, capfd):
+    expected = tables(results)
+    file = sorted((results / "cells").iterdir())[0]
+    file.write_text(file.read_text()[:-30] if text is None else text)
+    before = contents(results)
+    for arguments in (sweep(untrained), ["status", str(results)]):
+        line = refused(capfd, arguments)
+        assert f"{file} is no cell's file (" in line
+        assert "delete it to have the cell measured again" in line
+    assert contents(results) == before
+    file.unlink()
+    assert cli.main(sweep(untrained)) == 0
+    assert " 0/0 " in capfd.readouterr().err  # scored again from what is stored
+    assert tables(results) == expected
+
+
+DAMAGES: dict[str, Callable[[str], str]] = {
+    "empty": lambda text: "",
+    "another file": lambda text: "hello",
+    "cut off": lambda text: text[:-40],
+    "a word for a number": lambda text: text.replace(",0.0,", ",zero,", 1),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_corrupt_table_for_figures(damage, results, untrained, capfd):
+    table = results / "cells.csv"
+    text = table.read_text()
+    table.write_text(DAMAGES[damage](text))
+    line = refused(capfd, ["figures", str(results)])
+    assert "results/sweep/cells.csv" in line
+    assert "run the sweep again" in line
+    assert not (results / "figures").exists()
+    assert cli.main(sweep(untrained)) == 0
+    assert table.read_text() == text
+    assert cli.main(["figures", str(results)]) == 0
+    assert temporary(results) == []
+
+
+def wait_for(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_ctrl_c(long, tmp_path, untrained):
+    command, results = sweep(untrained, *LONG), tmp_path / "results/sweep"
+    running = process(command, tmp_path)
+    wait_for(lambda: len(stored(results)) >= 10 or running.poll() is not None)
+    running.send_signal(signal.SIGINT)
+    shown = running.communicate()[1]
+    assert running.returncode == 130
+    assert one_line(shown) == "sparsemm: interrupted; what was answered is kept, the same command goes on"
+    kept = len(stored(results))
+    assert 10 <= kept < 30
+    assert kept % 5 == 0, "half a batch"
+    assert set(contents(results)) == {"run.json", "responses/0.sqlite"}
+    assert temporary(tmp_path) == []
+    code, shown = ended(command, tmp_path)
+    assert code == 0, shown
+    assert f" {30 - kept}/{30 - kept} " in shown
+    assert tables(results) == tables(long)
+
+
+def test_a_torn_store_file(long, tmp_path, untrained, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(long, "results/sweep")
+    results = Path("results/sweep")
+    shutil.rmtree(results / "cells")  # otherwise nothing would be missing
+    file = results / "responses/0.sqlite"
+    os.truncate(file, file.stat().st_size - 2048)
+    assert cli.main(sweep(untrained, *LONG)) == 0
+    shown = capfd.readouterr().err
+    assert f"{file} was damaged (" in shown
+    assert "of its responses could be read and are kept, the others are computed again" in shown
+    assert " 30/30 " not in shown
+    assert "Traceback" not in shown
+    assert tables(results) == tables(long)
+
+
+def test_a_second_sweep_is_refused_while_the_first_one_runs(long, tmp_path, untrained, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    command, results = sweep(untrained, *LONG), tmp_path / "results/sweep"
+    first = process(command, tmp_path)
+    wait_for(lambda: len(stored(results)) > 0 or first.poll() is not None)
+    first.send_signal(signal.SIGSTOP)  # it stays in the middle of its work
+    try:
+        assert cli.main(sweep(untrained, *LONG[:2], "limit=2")) == 0, "other cells are welcome"
+        capfd.readouterr()
+        assert cli.main(command) == 2
+        line = one_line(capfd.readouterr().err)
+        assert f"process {first.pid} on {socket.gethostname()} is answering 5 of the 5 cells" in line
+        assert "results/sweep already" in line
+    finally:
+        first.send_signal(signal.SIGCONT)
+    shown = first.communicate()[1]
+    assert first.returncode == 0, shown
+    assert len(stored(results)) == 30
