@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from sparsemm.cache.handle import HeldLayer, KVHandle, heads_to_remove
 from sparsemm.cache.row_grid import Placement
@@ -171,7 +170,7 @@ class SharedPromptLayer(HeldLayer):
         placement = self.shared.placement
         assert placement is not None
         if self._tokens + 1 == self._own[0].shape[2]:
-            self._own = _both(lambda part: pad(part, (0, 0, 0, ROOM)), self._own)
+            self._own = _both(_longer, self._own)
         for held, token in zip(self._own, (key, value), strict=True):
             held[:, :, self._tokens] = placement.to_store(token.squeeze(2))
         self._tokens += 1
@@ -179,3 +178,8 @@ class SharedPromptLayer(HeldLayer):
 
 def _both(change: Callable[[Tensor], Tensor], pair: Pair) -> Pair:
     return change(pair[0]), change(pair[1])
+
+
+def _longer(part: Tensor) -> Tensor:
+    rows, kv_heads, _, head_dim = part.shape
+    return torch.cat([part, part.new_zeros(rows, kv_heads, ROOM, head_dim)], dim=2)
