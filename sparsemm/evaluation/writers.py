@@ -29,6 +29,10 @@ PROBE_S = 0.1
 """How long to try the lock of a file: ``sparsemm status`` holds it for an instant."""
 
 
+class Lock(FileLock):
+    """A class of its own: lmms-eval makes all `FileLock` of a path in a process one, held by whoever asks."""
+
+
 class PlannedCell(NamedTuple):
     """What a writer is going to answer: a cell's documents.
 
@@ -68,7 +72,7 @@ class Claim:
     """A store file that this process may write; files without a writer that are damaged, and how."""
 
     path: Path
-    lock: FileLock
+    lock: Lock
     connection: sqlite3.Connection
     damaged: dict[Path, str]
 
@@ -101,11 +105,11 @@ def claim(folder: Path, planned: Sequence[PlannedCell], job: str | None) -> Iter
     here = store_files_folder(folder)
     here.mkdir(parents=True, exist_ok=True)
     try:
-        starting = FileLock(here / "claim.lock").acquire(timeout=CLAIM_S)
+        starting = Lock(here / "claim.lock").acquire(timeout=CLAIM_S)
     except Timeout:
         raise InputError(f"another process has been starting in {folder} for {CLAIM_S:.0f} s") from None
     with starting:
-        free: dict[int, FileLock] = {}
+        free: dict[int, Lock] = {}
         try:
             for number in store_numbers(here):
                 if (lock := _try_lock(here, number)) is not None:
@@ -117,7 +121,7 @@ def claim(folder: Path, planned: Sequence[PlannedCell], job: str | None) -> Iter
             damaged = {number: reason for number, reason in reasons.items() if reason}
             own = _first_number(here, free, damaged)
             if own not in free:
-                free[own] = FileLock(here / f"{own}.lock", thread_local=False)
+                free[own] = Lock(here / f"{own}.lock", thread_local=False)
                 free[own].acquire(timeout=PROBE_S)
             connection = storefile.connect(here / f"{own}.sqlite", create=True)
             try:
@@ -170,8 +174,8 @@ def read_plan(connection: sqlite3.Connection) -> list[PlannedCell]:
     return [PlannedCell(*row) for row in connection.execute(f"SELECT {columns} FROM plan")]
 
 
-def _try_lock(here: Path, number: int) -> FileLock | None:
-    lock = FileLock(here / f"{number}.lock", thread_local=False)
+def _try_lock(here: Path, number: int) -> Lock | None:
+    lock = Lock(here / f"{number}.lock", thread_local=False)
     try:
         lock.acquire(timeout=PROBE_S, poll_interval=PROBE_S / 5)
     except Timeout:
@@ -179,7 +183,7 @@ def _try_lock(here: Path, number: int) -> FileLock | None:
     return lock
 
 
-def _first_number(here: Path, free: dict[int, FileLock], damaged: dict[int, str]) -> int:
+def _first_number(here: Path, free: dict[int, Lock], damaged: dict[int, str]) -> int:
     """The lowest number whose file is sound and free, or not there yet.
 
     A number whose file was put aside is not used again: a process that is still reading that file would take
