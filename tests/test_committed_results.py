@@ -82,3 +82,17 @@ def test_readme_says_what_the_controls_measured():
             difference = score[ours] - score[theirs]
             low, high = interval(difference.to_list())
             assert f"{difference.mean():+.3f} [{low:+.3f}, {high:+.3f}]" in text
+
+
+def test_readme_says_what_fan_out_costs():
+    """The table of costs is the file's, and no fanned-out response differed from a run alone."""
+    costs = pd.read_csv(FOLDER.parent / "efficiency" / "fanout.csv").set_index(["workload", "measured"])
+    assert (costs["differing_documents"].dropna() == 0).all()
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for label, column, digits in (
+        ("of FullKV by transformers' `generate`", "ratio_to_generate", 2),
+        ("of FullKV by our own loop", "ratio_to_own_loop", 2),
+        ("cheaper than 36 separate runs with real eviction, times", "times_cheaper_than_separate", 1),
+    ):
+        measured = [costs.loc[(workload, "fanout"), column] for workload in ("lookup", "transcription")]
+        assert f"| {label} | " + " | ".join(f"{value:.{digits}f}" for value in measured) + " |" in text

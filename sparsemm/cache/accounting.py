@@ -14,7 +14,7 @@ INDEX_BYTES = torch.long.itemsize
 
 
 class CacheBytes(NamedTuple):
-    """Bytes in use when a batch's texts are done, free slots not counted: evicted, and with everything kept."""
+    """Bytes in use when a batch's texts are done, free slots not counted: with eviction, and without."""
 
     kept: int
     full: int

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from sparsemm.evaluation.sweep import Outcome
 
 
+FAILURES_NAMED = 5
+"""So many documents that failed are named with their reason."""
+
+
 def cell_name(cell: Cell) -> str:
     """A cell in a few words: ``tiny_ocr snapkv 32``."""
     budget = f" {cell.method.budget}" if cell.method.evicts else ""
@@ -34,10 +38,6 @@ def responses_progress(console: Console) -> Progress:
     """A bar that counts responses: documents times cells."""
     text, times = TextColumn("{task.description}"), (TimeElapsedColumn(), TimeRemainingColumn())
     return Progress(text, BarColumn(), MofNCompleteColumn(), *times, console=console)
-
-
-FAILURES_NAMED = 5
-"""So many documents that failed are named with their reason."""
 
 
 def print_outcomes(outcomes: Sequence[Outcome], console: Console) -> int:
@@ -57,11 +57,12 @@ def print_outcomes(outcomes: Sequence[Outcome], console: Console) -> int:
         console.print(f"{folder}/cells.csv holds {len(table)} cells")
     failed = {key: reason for outcome in outcomes for key, reason in outcome.failed.items()}
     for (task, doc_id), reason in [*failed.items()][:FAILURES_NAMED]:
-        console.print(f"failed: {task} document {doc_id}: {reason}", markup=False)
+        line = f"failed: {task} document {doc_id}: {reason}"
+        console.print(line, markup=False, soft_wrap=True)
     if failed:
+        count = "1 document" if len(failed) == 1 else f"{len(failed)} documents"
         console.print(
-            f"{len(failed)} documents could not be answered and count as empty answers; "
-            "the same command tries them again"
+            f"{count} could not be answered, counted as empty; the same command tries again", soft_wrap=True
         )
     return 1 if failed else 0
 

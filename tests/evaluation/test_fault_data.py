@@ -87,7 +87,7 @@ def test_an_unreadable_image_fails_alone_and_is_asked_again(data, untrained, cap
     shown = capfd.readouterr()
     reason = "UnidentifiedImageError: cannot identify image file"
     assert f"failed: tiny_ocr document 1: {reason}" in " ".join(shown.out.split())
-    assert "1 documents could not be answered" in shown.out
+    assert "1 document could not be answered" in shown.out
     assert "Traceback" not in shown.err
     results = Path("results/sweep")
     assert load_results(results)["n_failed"].tolist() == [1, 1]
