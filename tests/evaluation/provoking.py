@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -47,9 +48,19 @@ def refused(capfd: pytest.CaptureFixture[str], arguments: list[str]) -> str:
 
 
 def process(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
-    """The command line in a process of its own."""
+    """The command line in a process of its own.
+
+    It heeds Ctrl-C even if the tests run in the background of a shell, which lets its jobs ignore that.
+    """
     command, pipe = [sys.executable, "-m", "sparsemm", *arguments], subprocess.PIPE
-    return subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def contents(folder: Path) -> dict[str, bytes]:
