@@ -14,9 +14,8 @@ from torch import Tensor
 from transformers import LogitsProcessorList
 
 from sparsemm.cache.fanout_cache import FanoutCache
+from sparsemm.cache.greedy import GREEDY
 from sparsemm.methods import KVMethod
-
-GREEDY = {"do_sample": False, "num_beams": 1, "temperature": None, "top_p": None, "top_k": None}
 
 
 @dataclass(frozen=True, eq=False)

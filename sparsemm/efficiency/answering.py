@@ -6,10 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
-
 from sparsemm.cache import RaggedCache, fan_out
+from sparsemm.cache.greedy import GREEDY, until_end
 from sparsemm.methods import KVMethod
 from sparsemm.models.checkpoint import ATTENTION
 
@@ -77,21 +75,10 @@ def _generated(model: Any, batches: Sequence[Any], max_new_tokens: int, make_cac
             **inputs,
             past_key_values=make_cache(),
             max_new_tokens=max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            temperature=None,
-            top_p=None,
-            top_k=None,
+            **GREEDY,
         )
-        tokens += _until_end(
+        tokens += until_end(
             sequences[:, inputs["input_ids"].shape[1] :], model.generation_config.eos_token_id
         )
         lengths += inputs["attention_mask"].sum(dim=1).tolist()
     return Answers([tokens], lengths, len(tokens))
-
-
-def _until_end(generated: Tensor, end: int | list[int]) -> list[list[int]]:
-    """Each row's ids [B, T] up to and with its first end token."""
-    ends = torch.isin(generated, torch.as_tensor(end, device=generated.device))
-    lengths = torch.where(ends.any(dim=1), ends.int().argmax(dim=1) + 1, generated.shape[1])
-    return [row[:length] for row, length in zip(generated.tolist(), lengths.tolist(), strict=True)]

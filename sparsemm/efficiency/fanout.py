@@ -12,10 +12,10 @@ from transformers.utils import logging
 from sparsemm.configs import InputError, given_or_shipped, nearest
 from sparsemm.efficiency import Report
 from sparsemm.efficiency.fanout_bench import Bench, Options
-from sparsemm.efficiency.fanout_table import SCHEMA_VERSION, device_name, write_record, write_table
+from sparsemm.efficiency.fanout_table import SCHEMA_VERSION, write_record, write_table
 from sparsemm.heads import HeadScores
 from sparsemm.methods import AdaKV, FullKV, KVMethod, PyramidKV, RandomHeads, SnapKV, SparseMM
-from sparsemm.models.checkpoint import default_device, load, locate
+from sparsemm.models.checkpoint import default_device, device_name, load, locate
 
 METHODS: dict[str, type[Any]] = {
     method.name: method for method in (SnapKV, PyramidKV, AdaKV, SparseMM, RandomHeads)

@@ -101,8 +101,3 @@ def cpu_name() -> str:
         lines = []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, platform.processor() or platform.machine())
-
-
-def device_name(device: torch.device) -> str:
-    """``cpu``, or the accelerator's own name."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

@@ -11,6 +11,7 @@ import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from sparsemm.cache import RaggedCache
+from sparsemm.cache.greedy import GREEDY, until_end
 from sparsemm.evaluation.responses import Response
 from sparsemm.methods import KVMethod
 from sparsemm.models.checkpoint import Checkpoint
@@ -93,16 +94,11 @@ def generate(
         **inputs,
         past_key_values=cache,
         max_new_tokens=max_new_tokens,
-        do_sample=False,
-        num_beams=1,
-        temperature=None,
-        top_p=None,
-        top_k=None,
         stopping_criteria=StoppingCriteriaList([clock]),
+        **GREEDY,
     )
     generated = sequences[:, inputs["input_ids"].shape[1] :]
-    lengths = _lengths(generated, checkpoint.model.generation_config.eos_token_id)
-    tokens = [row[:length] for row, length in zip(generated.tolist(), lengths, strict=True)]
+    tokens = until_end(generated, checkpoint.model.generation_config.eos_token_id)
     stats, rows = cache.stats(), len(tokens)
     per_layer = stats.realised_per_head.double().mean(dim=-1)  # [layers, B]
     return [
@@ -144,10 +140,3 @@ def cut(text: str, until: Sequence[str]) -> str:
     """The text before the first stop string."""
     ends = [position for stop in until if stop and (position := text.find(stop)) >= 0]
     return text[: min(ends)] if ends else text
-
-
-def _lengths(generated: torch.Tensor, end: int | list[int]) -> list[int]:
-    """Tokens of each row [B, T] up to and with its first end token."""
-    ends = torch.isin(generated, torch.as_tensor(end, device=generated.device))
-    lengths = torch.where(ends.any(dim=1), ends.int().argmax(dim=1) + 1, generated.shape[1])
-    return lengths.tolist()

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from sparsemm.evaluation.cells import Cell
 from sparsemm.evaluation.responses import Response
 from sparsemm.evaluation.scoring import score
 from sparsemm.evaluation.tables import SCHEMA_VERSION, STORED_SAMPLES
-from sparsemm.models.checkpoint import Checkpoint
+from sparsemm.models.checkpoint import Checkpoint, device_name
 
 
 def measure(
@@ -65,8 +63,3 @@ def measure(
         "error": [response.error for response in given],
     }
     return row, {name: samples[name] for name in STORED_SAMPLES if name in samples}
-
-
-def device_name(device: torch.device) -> str:
-    """``cpu``, or the accelerator's own name."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

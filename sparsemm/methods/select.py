@@ -31,6 +31,11 @@ def prompt_lengths(valid: Tensor) -> Tensor:
     return valid.sum(dim=1)
 
 
+def row_lengths(key: Tensor, valid: Tensor | None) -> Tensor:
+    """Return `prompt_lengths`, or [B] times L of ``key`` [B, Hkv, L, D] where nothing is padding."""
+    return torch.full((key.shape[0],), key.shape[2]) if valid is None else prompt_lengths(valid)
+
+
 def top_mask(scores: Tensor, quotas: Tensor, lengths: Tensor) -> Tensor:
     """Mark the ``quotas`` best of each row's and head's last ``lengths`` columns.
 
@@ -115,7 +120,7 @@ def kept_mask(
     batch, kv_heads, length = key.shape[:3]
     check_layer(layer, shape)
     if lengths is None:
-        lengths = torch.full((batch,), length) if valid is None else prompt_lengths(valid)
+        lengths = row_lengths(key, valid)
     if valid is None:
         kept = key.new_ones((batch, kv_heads, length), dtype=torch.bool)
     else:

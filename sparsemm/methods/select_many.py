@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparsemm.methods.base import KVMethod, ModelShape, check_layer
-from sparsemm.methods.select import mask_padding, prompt_lengths
+from sparsemm.methods.select import mask_padding, row_lengths
 
 
 def kept_masks(
@@ -46,7 +46,7 @@ def kept_masks(
     batch, kv_heads, length = key.shape[:3]
     check_layer(layer, shape)
     if lengths is None:
-        lengths = torch.full((batch,), length) if valid is None else prompt_lengths(valid)
+        lengths = row_lengths(key, valid)
     kept = key.new_ones((len(methods), batch, kv_heads, length), dtype=torch.bool)
     if valid is not None:
         kept &= valid.to(torch.bool)[None, :, None, :]
