@@ -1,6 +1,18 @@
-"""Pages with text, forms and tables, and a box for every word: the project's only generator."""
+"""Pages with text, forms, tables, charts and signs, and a box for every word: the project's only generator."""
 
 from sparsemm.documents.fonts import HELD_OUT_FONT, SEEN_FONTS
-from sparsemm.documents.page import VERSION, Page, Word, make_page
+from sparsemm.documents.page import GRIDS, KINDS, VERSION, Page, make_page
+from sparsemm.documents.question import Question
+from sparsemm.documents.sheet import Word
 
-__all__ = ["HELD_OUT_FONT", "SEEN_FONTS", "VERSION", "Page", "Word", "make_page"]
+__all__ = [
+    "GRIDS",
+    "HELD_OUT_FONT",
+    "KINDS",
+    "SEEN_FONTS",
+    "VERSION",
+    "Page",
+    "Question",
+    "Word",
+    "make_page",
+]

@@ -39,8 +39,14 @@ class TinyShape:
     vision_heads: int
 
 
-PRESETS = {"tiny": TinyShape(192, 384, 6, 8, 4, vision_width=96, vision_depth=2, vision_heads=4)}
-"""``tiny`` has 2.45 M parameters: 6 layers x 8 query / 4 KV heads of 24 dimensions."""
+PRESETS = {
+    "tiny": TinyShape(192, 384, 8, 8, 4, vision_width=96, vision_depth=2, vision_heads=4),
+    "small": TinyShape(288, 384, 12, 12, 4, vision_width=128, vision_depth=3, vision_heads=4),
+}
+"""``tiny`` trains on two CPU cores: 8 layers x 8 query / 4 KV heads; ``small`` wants a GPU: 12 layers x 12 / 4.
+
+A head has 24 dimensions in both.
+"""
 
 
 def build_config(shape: TinyShape) -> Qwen2VLConfig:

@@ -8,13 +8,14 @@ from __future__ import annotations
 from tokenizers import AddedToken, Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
+from sparsemm.documents.question import PHRASES as QUESTION_PHRASES
 from sparsemm.documents.words import ALPHABET
 
 OCR_PROMPT = "Provide all the OCR results of this image."
 """The paper's OCR instruction (arXiv 2506.05344); one token here."""
 
-LOOKUP_PREFIX = "What is the value of "
-LOOKUP_SUFFIX = "?"
+PHRASES = (OCR_PROMPT, *QUESTION_PHRASES)
+"""Instructions and the fixed parts of questions: one token each."""
 
 PAD, END, ASSISTANT = "<|endoftext|>", "<|im_end|>", "<|assistant|>"
 VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
@@ -37,19 +38,14 @@ CHAT_TEMPLATE = (
 )
 
 
-def lookup_question(key: str) -> str:
-    """The question whose answer is the value that stands behind ``key`` on the page."""
-    return f"{LOOKUP_PREFIX}{key}{LOOKUP_SUFFIX}"
-
-
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """A character tokenizer; text outside the alphabet is dropped."""
-    characters = [*ALPHABET, " ", "\n", LOOKUP_SUFFIX]
+    characters = [*ALPHABET, " ", "\n", "?"]
     vocabulary = {token: index for index, token in enumerate([*SPECIAL, *characters])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.decoder = decoders.Fuse()  # pyright: ignore[reportAttributeAccessIssue]
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
-    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in (OCR_PROMPT, LOOKUP_PREFIX)])
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in PHRASES])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,

@@ -1,0 +1,98 @@
+"""Start from a smaller trained model: what it can do is kept, the added layers and tokens begin harmlessly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration
+
+from sparsemm.tiny.vocabulary import build_tokenizer
+
+LAYER = "model.language_model.layers."
+EMBEDDING = "model.language_model.embed_tokens.weight"
+SILENT = ("self_attn.o_proj.weight", "mlp.down_proj.weight")
+"""Zero in an added layer: it then adds nothing to the residual stream until it has learned to."""
+
+
+def layer_places(before: int, after: int) -> list[int | None]:
+    """For each of ``after`` layers the old layer it starts as, or None for an added one; evenly spread.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer layers after than before.
+    """
+    if after < before:
+        raise ValueError(f"a model of {after} layers cannot start from one of {before}")
+    added = after - before
+    # the added ones stand behind equal runs of old ones, the last old layer stays last
+    behind = {before * (index + 1) // (added + 1) - 1 for index in range(added)} if added else set()
+    if len(behind) < added:
+        raise ValueError(f"{before} layers can at most double, not become {after}")
+    places: list[int | None] = []
+    for layer in range(before):
+        places.append(layer)
+        if layer in behind:
+            places.append(None)
+    return places
+
+
+def start_from(model: Qwen2VLForConditionalGeneration, folder: str | Path) -> None:
+    """Fill a newly built model with the weights of a shallower one with the same widths, in place.
+
+    Rows of the embedding go by token: what the old tokenizer lacks starts from the capital letter (for a small
+    one) or stays random.
+
+    Parameters
+    ----------
+    model : Qwen2VLForConditionalGeneration
+        From `build_model`, with the tokenizer of `build_tokenizer`.
+    folder : path
+        A checkpoint of the same family: its ``model.safetensors``, ``config.json`` and tokenizer are read.
+
+    Raises
+    ------
+    ValueError
+        If widths differ, or the old model is deeper.
+    """
+    old = load_file(Path(folder) / "model.safetensors")
+    mine = model.state_dict()
+    depth = 1 + max(int(name[len(LAYER) :].split(".")[0]) for name in old if name.startswith(LAYER))
+    text: Any = model.config.text_config
+    places = layer_places(depth, text.num_hidden_layers)
+    filled: dict[str, Tensor] = {}
+    for name, tensor in mine.items():
+        source: str | None = name
+        if name.startswith(LAYER):
+            layer, _, rest = name[len(LAYER) :].partition(".")
+            place = places[int(layer)]
+            source = None if place is None else f"{LAYER}{place}.{rest}"
+            if place is None and rest in SILENT:
+                filled[name] = torch.zeros_like(tensor)
+        if name in (EMBEDDING, "lm_head.weight"):
+            filled[name] = _embedding(tensor, old[EMBEDDING], folder)
+        elif source in old:
+            if old[source].shape != tensor.shape:
+                raise ValueError(
+                    f"{folder} cannot be started from: {name} is {list(old[source].shape)} there, "
+                    f"{list(tensor.shape)} here"
+                )
+            filled[name] = old[source].to(tensor.dtype)
+    model.load_state_dict({**mine, **filled})
+    model.tie_weights()
+
+
+def _embedding(new: Tensor, old: Tensor, folder: str | Path) -> Tensor:
+    """The old rows at their tokens' new places."""
+    known: dict[str, int] = AutoTokenizer.from_pretrained(folder).get_vocab()
+    rows = new.clone()
+    for token, index in build_tokenizer().get_vocab().items():
+        if token in known:
+            rows[index] = old[known[token]]
+        elif len(token) == 1 and token.upper() in known:
+            rows[index] += old[known[token.upper()]]
+    return rows
