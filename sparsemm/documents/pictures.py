@@ -71,7 +71,7 @@ def _standing(
 
 
 def sign_colours(rng: random.Random) -> tuple[Colour, Colour]:
-    """Paper and ink of a sign: any colours that are far enough apart to be read, either of them the darker."""
+    """Paper and ink of a sign: any colours far enough apart to be read, either the darker."""
 
     def shade(low: int, high: int) -> Colour:
         return (rng.randint(low, high), rng.randint(low, high), rng.randint(low, high))

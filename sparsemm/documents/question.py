@@ -34,20 +34,20 @@ class Question:
 
 
 def ask_value(key: str, value: str) -> Question:
-    """What stands behind, or above, a key?"""
+    """Ask what stands behind, or above, a key."""
     return Question("value", f"{VALUE}{key}?", value)
 
 
 def ask_key(key: str, value: str) -> Question:
-    """Which key does a value belong to?"""
+    """Ask which key a value belongs to."""
     return Question("key", f"{KEY}{value}?", key)
 
 
 def ask_cell(row: str, column: str, value: str) -> Question:
-    """What does a table hold in a row, under a heading?"""
+    """Ask what a table holds in a row, under a heading."""
     return Question("cell", f"{ROW}{row}{COLUMN}{column}?", value)
 
 
 def ask_larger(one: str, other: str, larger: str) -> Question:
-    """Which of two bars is the larger?"""
+    """Ask which of two bars is the larger."""
     return Question("compare", f"{LARGER}{one}{OR}{other}?", larger)

@@ -43,7 +43,7 @@ PRESETS = {
     "tiny": TinyShape(192, 384, 8, 8, 4, vision_width=96, vision_depth=2, vision_heads=4),
     "small": TinyShape(288, 384, 12, 12, 4, vision_width=128, vision_depth=3, vision_heads=4),
 }
-"""``tiny`` trains on two CPU cores: 8 layers x 8 query / 4 KV heads; ``small`` wants a GPU: 12 layers x 12 / 4.
+"""Layers x query / KV heads: ``tiny`` (for two CPU cores) 8 x 8 / 4, ``small`` (for a GPU) 12 x 12 / 4.
 
 A head has 24 dimensions in both.
 """

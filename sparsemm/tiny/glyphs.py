@@ -25,7 +25,7 @@ def glyph_labels(page: Page) -> np.ndarray:
         for word in line:
             _, top, _, bottom = word.box
             row = min(rows - 1, (top + bottom) // 2 // TOKEN_PIXELS)
-            for left, right, character in zip(word.edges, word.edges[1:], word.text, strict=True):
+            for left, right, character in zip(word.edges[:-1], word.edges[1:], word.text, strict=True):
                 slot = (left + right) * SLOTS // (2 * TOKEN_PIXELS)
                 if 0 <= slot < columns * SLOTS and not labels[row, slot]:
                     labels[row, slot] = GLYPHS[character]

@@ -1,4 +1,4 @@
-"""Start from a smaller trained model: what it can do is kept, the added layers and tokens begin harmlessly."""
+"""Start from a smaller trained model: what it can do is kept, what is added begins harmlessly."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration
 
@@ -44,26 +43,25 @@ def layer_places(before: int, after: int) -> list[int | None]:
 def start_from(model: Qwen2VLForConditionalGeneration, folder: str | Path) -> None:
     """Fill a newly built model with the weights of a shallower one with the same widths, in place.
 
-    Rows of the embedding go by token: what the old tokenizer lacks starts from the capital letter (for a small
-    one) or stays random.
+    Rows of the embedding go by token: a small letter that the old tokenizer lacks starts from its
+    capital, any other new token stays random.
 
     Parameters
     ----------
     model : Qwen2VLForConditionalGeneration
         From `build_model`, with the tokenizer of `build_tokenizer`.
     folder : path
-        A checkpoint of the same family: its ``model.safetensors``, ``config.json`` and tokenizer are read.
+        A checkpoint of the same family: opened by its own configuration and tokenizer.
 
     Raises
     ------
     ValueError
         If widths differ, or the old model is deeper.
     """
-    old = load_file(Path(folder) / "model.safetensors")
-    mine = model.state_dict()
-    depth = 1 + max(int(name[len(LAYER) :].split(".")[0]) for name in old if name.startswith(LAYER))
+    former: Any = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    old, mine = former.state_dict(), model.state_dict()
     text: Any = model.config.text_config
-    places = layer_places(depth, text.num_hidden_layers)
+    places = layer_places(former.config.text_config.num_hidden_layers, text.num_hidden_layers)
     filled: dict[str, Tensor] = {}
     for name, tensor in mine.items():
         source: str | None = name

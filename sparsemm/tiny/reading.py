@@ -1,8 +1,15 @@
-"""How well a checkpoint reads: look-ups and transcription of unseen pages, by font and page size."""
+"""How well a checkpoint reads: questions and transcription of unseen pages, by font, size and kind of page.
+
+``python -m sparsemm.tiny.reading results/reader`` measures the embedded checkpoint.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import argparse
+import csv
+import random
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +18,47 @@ from PIL import Image
 from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from sparsemm.documents import HELD_OUT_FONT, Page, make_page
-from sparsemm.tiny.vocabulary import OCR_PROMPT, lookup_question
+from sparsemm.documents import HELD_OUT_FONT, KINDS, VERSION, Page, Question, make_page
+from sparsemm.recording import git_commit, versions, write_atomically, write_json
+from sparsemm.tiny.vocabulary import OCR_PROMPT
 
 FIRST_SEED = 1_000_000
 """Tasks draw pages of the evaluation split below this seed, head scores from 2,000,000 on."""
 
+TRANSCRIBED = ("form", "receipt", "table")
+"""Kinds of pages that are transcribed too."""
+
+TOKENS = (96, 144, 192, 288)
+CHECKPOINT = Path(__file__).parent / "checkpoint"
+
 
 @dataclass(frozen=True)
 class Reading:
-    """Scores on n pages, all shares in 0..1.
+    """Scores on n unseen pages of one size, font and kind; all shares in 0..1.
 
-    ``lines_found``: reference lines that the transcription holds exactly, over all lines;
-    ``character_error``: edit distance
-    over reference characters; ``transcription``: pages without any error; ``lookup``: values given exactly.
+    Attributes
+    ----------
+    tokens, font, page : int, str, str
+        Visual tokens; ``"seen"`` mixes the training faces; the kind of page.
+    asked : str
+        Kind of question, or ``ocr`` for the transcription.
+    n : int
+    exact : float
+        Answers, or transcriptions, without any error.
+    lines_found : float or None
+        Lines that the transcription holds exactly, over all lines; None for questions.
+    character_error : float or None
+        Edit distance over characters; None for questions.
     """
 
     tokens: int
     font: str
+    page: str
+    asked: str
     n: int
-    lookup: float
-    lines_found: float
-    character_error: float
-    transcription: float
+    exact: float
+    lines_found: float | None = None
+    character_error: float | None = None
 
 
 def generate(
@@ -55,61 +80,122 @@ def generate(
     return processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
-def score(pages: list[Page], answers: list[str], transcriptions: list[str], font: str) -> Reading:
-    """Compare answers (to each page's first field) and transcriptions with the pages."""
+def transcription_scores(pages: list[Page], texts: list[str]) -> dict[str, float]:
+    """``exact``, ``lines_found`` and ``character_error`` of the transcriptions of pages."""
     from rapidfuzz.distance import Levenshtein  # not on a bare GPU machine, where only training runs
 
     lines = [
         (line, text.split("\n"))
-        for page, text in zip(pages, transcriptions, strict=True)
+        for page, text in zip(pages, texts, strict=True)
         for line in page.text.split("\n")
     ]
-    edits = [Levenshtein.distance(page.text, text) for page, text in zip(pages, transcriptions, strict=True)]
-    return Reading(
-        tokens=pages[0].tokens,
-        font=font,
-        n=len(pages),
-        lookup=sum(page.fields[0][1] == answer for page, answer in zip(pages, answers, strict=True))
-        / len(pages),
-        lines_found=sum(line in found for line, found in lines) / len(lines),
-        character_error=sum(edits) / sum(len(page.text) for page in pages),
-        transcription=sum(edit == 0 for edit in edits) / len(pages),
-    )
+    edits = [Levenshtein.distance(page.text, text) for page, text in zip(pages, texts, strict=True)]
+    return {
+        "exact": sum(edit == 0 for edit in edits) / len(pages),
+        "lines_found": sum(line in found for line, found in lines) / len(lines),
+        "character_error": sum(edits) / sum(len(page.text) for page in pages),
+    }
+
+
+def one_of_each_kind(page: Page) -> dict[str, Question]:
+    """One question of each kind that can be asked about a page, drawn by the page's seed."""
+    kinds = dict.fromkeys(question.kind for question in page.questions)
+    rng = random.Random(page.seed)
+    return {kind: rng.choice([q for q in page.questions if q.kind == kind]) for kind in kinds}
 
 
 def evaluate_reading(
     checkpoint: str | Path,
     *,
-    tokens: tuple[int, ...] = (32, 64, 96, 144),
+    tokens: tuple[int, ...] = TOKENS,
     fonts: tuple[str, ...] = ("seen", HELD_OUT_FONT),
-    n: int = 256,
+    kinds: tuple[str, ...] = KINDS,
+    n: int = 128,
     batch_size: int = 32,
     device: str = "cpu",
 ) -> list[Reading]:
-    """Read n unseen pages per page size and font; ``"seen"`` mixes ``SEEN_FONTS`` by seed.
+    """Read n unseen pages per size, font and kind: one question of each kind a page, and its transcription.
 
     Returns
     -------
     list of Reading
-        One per (tokens, font), in that order.
+        In the order of the arguments.
     """
     model: Any = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
     model.to(device).eval()
     processor = AutoProcessor.from_pretrained(checkpoint)
+
+    def answers(asked: list[tuple[Page, str]], limit: int) -> Iterator[str]:
+        for start in range(0, len(asked), batch_size):
+            some = asked[start : start + batch_size]
+            images, questions = [page.image for page, _ in some], [question for _, question in some]
+            yield from generate(model, processor, images, questions, limit)
+
     readings = []
-    for size in tokens:
-        for font in fonts:
-            face = None if font == "seen" else font
-            seeds = range(FIRST_SEED, FIRST_SEED + n)
-            pages = [make_page(seed, split="eval", tokens=size, font=face) for seed in seeds]
-            answers, transcriptions = [], []
-            for start in tqdm(range(0, n, batch_size), desc=f"{size} tokens, {font}", unit="batch"):
-                some = pages[start : start + batch_size]
-                images = [page.image for page in some]
-                answers += generate(
-                    model, processor, images, [lookup_question(p.fields[0][0]) for p in some], 8
-                )
-                longest = max(len(page.text) for page in some)
-                transcriptions += generate(model, processor, images, [OCR_PROMPT] * len(some), longest + 16)
-            readings.append(score(pages, answers, transcriptions, font))
+    settings = [(size, font, kind) for size in tokens for font in fonts for kind in kinds]
+    for size, font, kind in tqdm(settings, desc="reading", unit="setting"):
+        face = None if font == "seen" else font
+        seeds = range(FIRST_SEED, FIRST_SEED + n)
+        pages = [make_page(seed, kind=kind, split="eval", tokens=size, font=face) for seed in seeds]
+        by_kind: dict[str, list[tuple[Page, Question]]] = {}
+        for page in pages:
+            for asked, question in one_of_each_kind(page).items():
+                by_kind.setdefault(asked, []).append((page, question))
+        for asked, pairs in by_kind.items():
+            limit = 2 + max(len(question.answer) for _, question in pairs)
+            given = answers([(page, question.text) for page, question in pairs], limit)
+            right = [text == question.answer for text, (_, question) in zip(given, pairs, strict=True)]
+            readings.append(Reading(size, font, kind, asked, len(pairs), sum(right) / len(pairs)))
+        if kind in TRANSCRIBED:
+            limit = 16 + max(len(page.text) for page in pages)
+            texts = list(answers([(page, OCR_PROMPT) for page in pages], limit))
+            readings.append(Reading(size, font, kind, "ocr", n, **transcription_scores(pages, texts)))
     return readings
+
+
+def write_readings(path: Path, readings: list[Reading]) -> None:
+    """One row per reading, as CSV; written beside and renamed."""
+
+    def write(beside: Path) -> None:
+        with beside.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(Reading.__dataclass_fields__))
+            writer.writeheader()
+            for reading in readings:
+                rounded = {
+                    name: round(value, 5) if isinstance(value, float) else value
+                    for name, value in asdict(reading).items()
+                }
+                writer.writerow(rounded)
+
+    write_atomically(path, write)
+
+
+def main() -> None:
+    """Measure a checkpoint and write ``readings.csv`` and ``run.json`` into a folder."""
+    parser = argparse.ArgumentParser(prog="python -m sparsemm.tiny.reading", description=__doc__)
+    parser.add_argument("output", type=Path, help="folder for readings.csv and run.json")
+    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
+    parser.add_argument("--n", type=int, default=128, help="pages per size, font and kind")
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    if options.n < 1:
+        parser.error("--n must be at least 1")
+    if not (options.checkpoint / "config.json").is_file():
+        parser.error(f"no checkpoint in {options.checkpoint}: it holds no config.json")
+    options.output.mkdir(parents=True, exist_ok=True)
+    readings = evaluate_reading(options.checkpoint, n=options.n, device=options.device)
+    write_readings(options.output / "readings.csv", readings)
+    facts = {
+        "command": f"python -m sparsemm.tiny.reading {options.output.as_posix()} --n {options.n}",
+        "documents_version": VERSION,
+        "device": options.device,
+        "versions": versions(("torch", "transformers", "pillow", "matplotlib")),
+        "git_commit": git_commit(),
+    }
+    write_json(options.output / "run.json", facts)
+    for reading in readings:
+        print(reading)
+
+
+if __name__ == "__main__":
+    main()

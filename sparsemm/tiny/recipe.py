@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+KIND_SHARES = {"form": 0.4, "receipt": 0.15, "table": 0.15, "chart": 0.15, "sign": 0.15}
+"""How often each kind of page is drawn in training."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -19,7 +22,7 @@ class Stage:
     lr, final_lr : float
         Learning rate at the start and the end, cosine between, after a warm-up of 50 steps.
     lookups : int
-        Look-ups asked of each page.
+        Questions asked of each page.
     transcribe : float
         Share of the steps that also transcribe the page.
     auxiliary : float
@@ -52,6 +55,8 @@ class TrainConfig:
         Folder for checkpoint, training state and log; called again, training resumes from it.
     stages : list of Stage
     preset : str
+    start : str, optional
+        Checkpoint of the same widths to start from (`sparsemm.tiny.growth`); default: random weights.
     seed : int
     device : str
     workers : int
@@ -69,6 +74,7 @@ class TrainConfig:
     output: str
     stages: list[Stage]
     preset: str = "tiny"
+    start: str | None = None
     seed: int = 0
     device: str = "cpu"
     workers: int = 1

@@ -26,9 +26,10 @@ from sparsemm.documents.page import GRIDS
 from sparsemm.tiny.architecture import build_model, build_processor
 from sparsemm.tiny.batches import Batch, Packer
 from sparsemm.tiny.card import write_card
+from sparsemm.tiny.growth import start_from
 from sparsemm.tiny.reader import ATTENTION, Reader, parameter_groups
 from sparsemm.tiny.reading import evaluate_reading
-from sparsemm.tiny.recipe import TrainConfig, learning_rate
+from sparsemm.tiny.recipe import KIND_SHARES, TrainConfig, learning_rate
 
 
 class PageBatches(Dataset[Batch]):
@@ -48,7 +49,11 @@ class PageBatches(Dataset[Batch]):
         grid = GRIDS[tokens][rng.integers(len(GRIDS[tokens]))]
         first = (self.config.seed * len(self) + step) * 4096
         seeds = range(first, first + stage.batch_size)
-        pages = [make_page(s, split="train", tokens=tokens, grid=grid, dense=not stage.read) for s in seeds]
+        kinds = rng.choice(list(KIND_SHARES), stage.batch_size, p=list(KIND_SHARES.values())).tolist()
+        pages = [
+            make_page(s, kind=kind, split="train", tokens=tokens, grid=grid, dense=not stage.read)
+            for s, kind in zip(seeds, kinds, strict=True)
+        ]
         if not stage.read:
             return self.packer.pack_vision(pages)
         transcribe = stage.transcribe > 0 and rng.random() < stage.transcribe
@@ -73,6 +78,8 @@ def _train(config: TrainConfig) -> Path:
     output.mkdir(parents=True, exist_ok=True)
     device = torch.device(config.device)
     model = build_model(config.preset, seed=config.seed)
+    if config.start and not (output / "training_state.pt").exists():
+        start_from(model, config.start)
     model.set_attn_implementation(ATTENTION)
     reader = Reader(model).to(device).train()
     matrices, others = parameter_groups(reader)
