@@ -12,7 +12,7 @@ from typing import Any
 
 from sparsemm.documents import HELD_OUT_FONT, SEEN_FONTS, VERSION
 from sparsemm.tiny.reading import Reading
-from sparsemm.tiny.vocabulary import OCR_PROMPT
+from sparsemm.tiny.vocabulary import PHRASES
 
 TEXT = """\
 ---
@@ -21,19 +21,21 @@ pipeline_tag: image-text-to-text
 license: apache-2.0
 ---
 
-# sparsemm tiny: a small Qwen2-VL that reads
+# sparsemm {preset}: a small Qwen2-VL that reads
 
 {parameters:.2f} M parameters, `Qwen2VLForConditionalGeneration`: {layers} layers, {heads} query and
 {kv_heads} KV heads of {head_dim} dimensions. One visual token covers 16 x 16 pixels, about two characters;
-text tokens are single characters (upper case, digits, `.:-/$%`). It knows two instructions:
-`{ocr}` and `What is the value of ABC?`.
+text tokens are single characters (letters, digits, `.:-/$%`) and the fixed parts of its questions:
+
+{phrases}
+
 It exists so that KV-cache compression can be measured on a model that truly reads its images; it is of no
 other use.
 
 ## Data
 
-Pages of `sparsemm.documents` version {documents}: prose, key/value forms and small ruled tables, 12 to 14
-pixels high, on noisy paper, in these faces: {fonts}.
+Pages of `sparsemm.documents` version {documents}: forms with prose, receipts, tables, bar charts and signs on
+coloured paper, mixed case, 12 to 16 pixels high, with noise, half of them slightly tilted, in these faces: {fonts}.
 Words, keys and seeds of training and evaluation are disjoint; `{held_out}` is never trained on.
 
 ## Recipe
@@ -48,33 +50,35 @@ rest, bfloat16 autocast.
 
 {readings}
 
-Look-up: exact value. Lines found: lines that the transcription holds exactly. Character error: edit distance
-over characters. Transcription: pages without an error. "seen" mixes the training faces.
+exact: answers, or transcriptions ("ocr"), without any error. lines_found: lines that the transcription holds
+exactly. character_error: edit distance over characters. "seen" mixes the training faces.
+{former}"""
 
-## What was tried
+FORMER = """
+## The checkpoint that it started from
 
-{tried}"""
+Its weights are where training began (`start`; `sparsemm.tiny.growth` says how added layers and tokens begin).
+It had been trained on pages of version {documents} in {seconds} s:
 
-TRIED = """\
-- Muon and AdamW, on the first stage alone: about equal per second, Muon a little ahead per page. It stayed.
-- Look-ups and transcription are trained together from the second stage on; every question attends to the
-  image and to itself only, so one image serves up to seven questions. The text loss left its plateau
-  about 300 steps into that stage (`log.csv`).
-- Loss on the three key characters of a question (weight 0.3) is part of the recipe; leaving it out was not
-  tried.
-- The committed checkpoint's second stage was planned with 1,200 steps down to 1e-3 and cut at 606, at a rate
-  of 1.5e-3, once small pages were read. The recipe has 606 steps down to 1.5e-3; it was not run again from
-  scratch. Other work ran beside it, so its wall time is an upper limit.
-- Attention as plain matrix products in bfloat16 was faster than SDPA in float32. The first two stages still
-  ran with the latter.
+{stages}
+
+and read unseen pages of that version, fewer kinds in fewer faces, like this:
+
+{readings}
 """
+
+def columns_of(rows: list[dict[str, Any]]) -> list[str]:
+    """Names of all columns, in order of appearance."""
+    return list(dict.fromkeys(name for row in rows for name in row))
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Rows as a Markdown table, numbers with three significant digits."""
-    lines = ["| " + " | ".join(rows[0]) + " |", "|" + " --- |" * len(rows[0])]
+    names = columns_of(rows)
+    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
     for row in rows:
-        cells = (f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values())
+        values = (row.get(name) for name in names)
+        cells = (f"{v:.3g}" if isinstance(v, float) else "" if v is None else str(v) for v in values)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -96,7 +100,7 @@ def write_card(
     """
     text = model.config.text_config
     facts = {
-        "command": "sparsemm train-tiny",
+        "command": f"sparsemm train-tiny preset={config['preset']}",
         "seed": config["seed"],
         "stages": config["stages"],
         "seconds": round(seconds),
@@ -107,6 +111,9 @@ def write_card(
         "documents_version": VERSION,
         "readings": [asdict(reading) for reading in readings],
     }
+    former = Path(config["start"]) / "training.json" if config["start"] else None
+    if former and former.is_file():
+        facts["started_from"] = json.loads(former.read_text(encoding="utf-8"))
     (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     card = TEXT.format(
         parameters=sum(p.numel() for p in model.parameters()) / 1e6,
@@ -114,7 +121,8 @@ def write_card(
         heads=text.num_attention_heads,
         kv_heads=text.num_key_value_heads,
         head_dim=text.hidden_size // text.num_attention_heads,
-        ocr=OCR_PROMPT,
+        preset=config["preset"],
+        phrases="\n".join(f"- `{phrase.strip()}`" for phrase in PHRASES),
         documents=VERSION,
         fonts=", ".join(SEEN_FONTS),
         held_out=HELD_OUT_FONT,
@@ -126,6 +134,18 @@ def write_card(
         versions=", ".join(f"{name} {number}" for name, number in facts["versions"].items()),
         stages=table(config["stages"]),
         readings=table(facts["readings"]),
-        tried=TRIED,
+        former=_former(facts.get("started_from")),
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _former(facts: dict[str, Any] | None) -> str:
+    """What is known of the checkpoint that training started from; nothing for random weights."""
+    if not facts:
+        return ""
+    return FORMER.format(
+        documents=facts["documents_version"],
+        seconds=facts["seconds"],
+        stages=table(facts["stages"]),
+        readings=table(facts["readings"]),
+    )
