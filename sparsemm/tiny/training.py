@@ -27,7 +27,7 @@ from sparsemm.tiny.architecture import build_model, build_processor
 from sparsemm.tiny.batches import Batch, Packer
 from sparsemm.tiny.card import write_card
 from sparsemm.tiny.growth import start_from
-from sparsemm.tiny.reader import ATTENTION, Reader, parameter_groups
+from sparsemm.tiny.reader import Reader, parameter_groups
 from sparsemm.tiny.reading import evaluate_reading
 from sparsemm.tiny.recipe import KIND_SHARES, TrainConfig, learning_rate
 
@@ -80,7 +80,6 @@ def _train(config: TrainConfig) -> Path:
     model = build_model(config.preset, seed=config.seed)
     if config.start and not (output / "training_state.pt").exists():
         start_from(model, config.start)
-    model.set_attn_implementation(ATTENTION)
     reader = Reader(model).to(device).train()
     matrices, others = parameter_groups(reader)
     optimizers: list[torch.optim.Optimizer] = [
