@@ -34,10 +34,7 @@ def training_attention(
         raise ValueError(f"{ATTENTION} takes sections, no mask")
     query = query * kwargs["scaling"]
     sections: Sections | None = kwargs.get("sections")
-    if sections is None:
-        out = _attend(query, key, value, None)
-    else:
-        out = sectioned(query, key, value, sections)
+    out = _attend(query, key, value, None) if sections is None else sectioned(query, key, value, sections)
     return out.transpose(1, 2), None
 
 

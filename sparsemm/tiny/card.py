@@ -35,7 +35,8 @@ other use.
 ## Data
 
 Pages of `sparsemm.documents` version {documents}: forms with prose, receipts, tables, bar charts and signs on
-coloured paper, mixed case, 12 to 16 pixels high, with noise, half of them slightly tilted, in these faces: {fonts}.
+coloured paper, mixed case, 12 to 16 pixels high, with noise, half of them slightly tilted, in these faces:
+{fonts}.
 Words, keys and seeds of training and evaluation are disjoint; `{held_out}` is never trained on.
 
 ## Recipe
@@ -66,6 +67,7 @@ and read unseen pages of that version, fewer kinds in fewer faces, like this:
 
 {readings}
 """
+
 
 def columns_of(rows: list[dict[str, Any]]) -> list[str]:
     """Names of all columns, in order of appearance."""

@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2VLForConditionalGeneration
 
-from sparsemm.documents import make_page
+from sparsemm.documents import KINDS, make_page
 from sparsemm.documents.words import ALPHABET
-from sparsemm.tiny import OCR_PROMPT, PRESETS, build_model, lookup_question
+from sparsemm.tiny import OCR_PROMPT, PRESETS, build_model
 
 
 def chat(question, image):
@@ -30,7 +30,10 @@ def test_auto_classes_open_it_offline(untrained):
         build_model("huge")
 
 
-@pytest.mark.parametrize(("question", "length"), [(OCR_PROMPT, 3), (lookup_question("ABC"), 7)])
+QUESTION = "What is the value of ABC?"
+
+
+@pytest.mark.parametrize(("question", "length"), [(OCR_PROMPT, 3), (QUESTION, 7)])
 def test_prompt_is_image_question_assistant(untrained, question, length):
     processor = AutoProcessor.from_pretrained(untrained)
     page = make_page(0)
@@ -46,7 +49,15 @@ def test_prompt_is_image_question_assistant(untrained, question, length):
     assert ids.count(image) == page.tokens
     assert len(ids) == 1 + page.tokens + length
     assert processor.tokenizer.decode(ids[-length:]) == f"<|vision_end|>{question}<|assistant|>"
-    assert length < 8  # the window of 8 sees the whole question
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_window_of_eight_holds_every_question(untrained, kind):
+    tokenizer = AutoProcessor.from_pretrained(untrained).tokenizer
+    for seed in range(40):
+        for question in make_page(seed, kind=kind, tokens=288).questions:
+            assert len(tokenizer.tokenize(question.text + "<|assistant|>")) <= 8
+            assert tokenizer.decode(tokenizer(question.text)["input_ids"]) == question.text
 
 
 def test_tokenizer_round_trips_what_can_stand_on_a_page(untrained):
@@ -63,7 +74,7 @@ def test_left_padded_batch_of_different_pages_generates_as_alone(untrained):
     pages = [make_page(0, tokens=32), make_page(1, tokens=96)]
 
     def answer(some):
-        chats = [chat(lookup_question("ABC"), page.image) for page in some]
+        chats = [chat(QUESTION, page.image) for page in some]
         text = processor.apply_chat_template(chats, add_generation_prompt=True, tokenize=False)
         images = [page.image for page in some]
         inputs = processor(text=text, images=images, padding=True, return_tensors="pt")
