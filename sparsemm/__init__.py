@@ -26,6 +26,7 @@ from sparsemm.methods import (
     RandomHeads,
     SnapKV,
     SparseMM,
+    StreamingLLM,
     select,
 )
 
@@ -44,6 +45,7 @@ __all__ = [
     "RandomHeads",
     "SnapKV",
     "SparseMM",
+    "StreamingLLM",
     "load_results",
     "select",
 ]

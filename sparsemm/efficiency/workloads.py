@@ -9,12 +9,12 @@ from typing import Any
 
 from sparsemm.documents import Page, make_page
 from sparsemm.models.checkpoint import Checkpoint
-from sparsemm.tiny import OCR_PROMPT, lookup_question
+from sparsemm.tiny import OCR_PROMPT
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A kind of question; pages and limit are those of the local task that asks it.
+    """A kind of question; limits are those of the local task that asks it.
 
     Attributes
     ----------
@@ -32,19 +32,22 @@ class Workload:
 
     def pages(self, count: int) -> list[Page]:
         """The first pages."""
-        return [make_page(self.first_seed + index) for index in range(count)]
+        return [make_page(self.first_seed + index, tokens=TOKENS) for index in range(count)]
+
+
+TOKENS = 144
+"""Visual tokens of every page."""
 
 
 def _lookup(page: Page) -> str:
-    key, _ = random.Random(page.seed).choice(page.fields)
-    return lookup_question(key)
+    return random.Random(page.seed).choice(page.questions).text
 
 
 WORKLOADS = {
     "lookup": Workload(_lookup, 10_000, 32),
-    "transcription": Workload(lambda page: OCR_PROMPT, 20_000, 192),
+    "transcription": Workload(lambda page: OCR_PROMPT, 20_000, 224),
 }
-"""``tiny_docvqa`` asks for a value (about 5 tokens), ``tiny_ocr`` for the whole page (about 50)."""
+"""``tiny_docvqa`` asks for a value (about 5 tokens), ``tiny_ocr`` for the whole page (about 90)."""
 
 
 def batches(workload: Workload, pages: Sequence[Page], size: int, checkpoint: Checkpoint) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,9 +83,10 @@ def expand(
     model_identity: Mapping[str, Any],
     task_identities: Mapping[str, Mapping[str, Any]],
 ) -> list[Cell]:
-    """All cells of a sweep: tasks, in them methods, in them budgets.
+    """All cells of a sweep: tasks, in them methods, in them seeds, in them budgets.
 
-    A method without a budget gives one cell a task, however many budgets there are.
+    A method without a budget gives one cell a task, however many budgets there are; one whose ``seed`` is a
+    list has cells for each of them.
 
     Parameters
     ----------
@@ -107,7 +108,7 @@ def expand(
         setting = {"model": model_identity, "max_new_tokens": config["max_new_tokens"]}
         run = hash_of({**setting, "task": task_identities[task]})
         group = hash_of({**setting, "task": {**task_identities[task], "limit": config["limit"]}})
-        for name, parameters in config["methods"].items():
+        for name, parameters in one_a_seed(config["methods"]):
             chosen = parameters.get("head_scores") or model["head_scores"]
             for budget in budgets(config["budget"]):
                 method = build_method(
@@ -137,6 +138,19 @@ def expand(
                 )
                 cells.setdefault(cell.id, cell)
     return list(cells.values())
+
+
+def one_a_seed(methods: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Names and parameters of methods; those with a list of seeds come once for each of them."""
+    for name, parameters in methods.items():
+        seeds = parameters.get("seed")
+        if not isinstance(seeds, Sequence) or isinstance(seeds, str):
+            yield name, parameters
+            continue
+        if not seeds:
+            raise InputError(f"method {name} has no seed (methods.{name}.seed=[0,1])")
+        for seed in seeds:
+            yield name, {**parameters, "seed": seed}
 
 
 def budgets(value: Any) -> Sequence[Any]:

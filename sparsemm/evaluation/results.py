@@ -10,13 +10,14 @@ import itertools
 import json
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsemm.evaluation.agreement import agreement
-from sparsemm.evaluation.tables import CELL_COLUMNS, SAMPLE_COLUMNS, SCHEMA_VERSION
+from sparsemm.evaluation.comparisons import COMPARISON_COLUMNS, comparisons
+from sparsemm.evaluation.tables import CELL_COLUMNS, SAMPLE_COLUMNS, SCHEMA_VERSION, Column
 from sparsemm.evaluation.uncertainty import intervals
 from sparsemm.recording import git_commit, versions, write_atomically, write_json
 
@@ -112,7 +113,7 @@ def current_cells(cells: list[dict[str, Any]], groups: Mapping[tuple[str, str], 
 
 
 def derive_tables(folder: Path, groups: Mapping[tuple[str, str], str] | None = None) -> pd.DataFrame:
-    """Write ``cells.csv`` and ``samples.parquet`` from the finished cells, and return the former.
+    """Write ``cells.csv``, ``comparisons.csv`` and ``samples.parquet``; return the first.
 
     Rows are ordered by what was run, so that the files do not depend on the order in which cells finished.
 
@@ -121,29 +122,26 @@ def derive_tables(folder: Path, groups: Mapping[tuple[str, str], str] | None = N
     ValueError
         If a cell's file is corrupt, or does not go with FullKV's; one line that names it.
     """
-    import pandas as pd
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     cells = sorted(current_cells(read_cells(folder), groups or {}), key=_order)
     rows: list[dict[str, Any]] = []
+    compared_rows: list[dict[str, Any]] = []
     samples: dict[str, list[Any]] = {name: [] for name in SAMPLE_COLUMNS}
     for _, members in itertools.groupby(cells, key=lambda cell: (cell["row"]["model"], cell["row"]["task"])):
         compared = list(members)
         full = next((cell for cell in compared if cell["row"]["method"] == "fullkv"), None)
         for cell in compared:
             _check_documents(cell, full, folder)
+        compared_rows += comparisons(compared, full)
         for cell, ends in zip(compared, intervals(compared, full), strict=True):
             agreed = agreement(cell, full)
             rows.append({**cell["row"], **_counted(cell, full, agreed), **ends})
             for name, column in _sample_columns(cell, agreed).items():
                 samples[name] += column
-    table = pd.DataFrame(
-        {
-            name: pd.Series([row.get(name) for row in rows], dtype=PANDAS_TYPES[column.type])
-            for name, column in CELL_COLUMNS.items()
-        }
-    )
+    table = _frame(rows, CELL_COLUMNS)
+    differences = _frame(compared_rows, COMPARISON_COLUMNS)
     joined = pa.table(
         {
             name: pa.array(samples[name], type=getattr(pa, ARROW_TYPES[column.type])())
@@ -151,8 +149,23 @@ def derive_tables(folder: Path, groups: Mapping[tuple[str, str], str] | None = N
         }
     )
     write_atomically(folder / "cells.csv", lambda beside: table.to_csv(beside, index=False))
-    write_atomically(folder / "samples.parquet", lambda beside: pq.write_table(joined, beside))
+    write_atomically(folder / "comparisons.csv", lambda beside: differences.to_csv(beside, index=False))
+    write_atomically(
+        folder / "samples.parquet", lambda beside: pq.write_table(joined, beside, compression="zstd")
+    )
     return table
+
+
+def _frame(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Column]) -> pd.DataFrame:
+    """Rows as a data frame with just these columns, and their types."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            name: pd.Series([row.get(name) for row in rows], dtype=PANDAS_TYPES[column.type])
+            for name, column in columns.items()
+        }
+    )
 
 
 def _order(cell: Mapping[str, Any]) -> tuple[Any, ...]:

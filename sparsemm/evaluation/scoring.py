@@ -22,7 +22,7 @@ from sparsemm.evaluation.aggregation import cli_args, name_of
 from sparsemm.evaluation.requests import arguments, quiet
 from sparsemm.evaluation.tasks import include_path
 
-MEANS = ("lmms_eval.api.metrics:mean", "sparsemm.evaluation.tasks:share_found")
+MEANS = ("lmms_eval.api.metrics:mean", "sparsemm.evaluation.task_files:share_found")
 """Aggregations that are the mean of the documents' own scores: no file needs to hold their inputs."""
 
 

@@ -1,101 +1,35 @@
-"""The two local tasks: generated pages in the schema, and under the metric code, of two official benchmarks.
+"""The four local tasks: generated pages in the schemas, and under the metric code, of official benchmarks.
 
-``tiny_docvqa`` asks for a value (docvqa_val: ANLS), ``tiny_ocr`` for a transcription (ocrbench: is the
-answer, one line of the page, contained in it?). Both are made on first use, from seeds, as parquet files
-with lmms-eval YAML beside them in the user's cache; `include_path` is what lmms-eval's ``--include_path``
-wants.
+``tiny_docvqa`` asks forms, receipts and tables (docvqa_val: ANLS), ``tiny_ocr`` transcribes them (ocrbench:
+is the answer, one line of the page, contained in it?), ``tiny_chartqa`` reads and compares bars (chartqa:
+relaxed accuracy), ``tiny_textvqa`` reads signs (textvqa_val: exact match). They are made on first use, from
+seeds, as parquet files with lmms-eval YAML beside them in the user's cache; `include_path` is what
+lmms-eval's ``--include_path`` wants.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
-import random
 import shutil
+import sys
 import tempfile
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from sparsemm.configs import InputError
-from sparsemm.documents import VERSION, Page, make_page
-from sparsemm.tiny import OCR_PROMPT, lookup_question
+from sparsemm.documents import VERSION
+from sparsemm.evaluation.local_documents import DOCUMENTS, FACTS, SIZES, TASKS, documents
+from sparsemm.evaluation.task_files import TASK_FILES
 
-TASKS_VERSION = 1
+if TYPE_CHECKING:
+    import pandas as pd
+
+TASKS_VERSION = 2
 """Raised whenever the same pages would give other questions or answers."""
-
-DOCUMENTS = 200
-TOKENS = 96
-"""Visual tokens of every page."""
-
-FIRST_SEED = {"tiny_docvqa": 10_000, "tiny_ocr": 20_000}
-"""Seeds of the first documents, of the evaluation split; head scores use pages from seed 2,000,000 on."""
-
-TASK_FILES = {
-    "tiny_docvqa": """\
-task: tiny_docvqa
-dataset_path: parquet
-dataset_kwargs:
-  data_files:
-    validation: tiny_docvqa.parquet
-test_split: validation
-output_type: generate_until
-doc_to_visual: !function lmms_eval.tasks.docvqa.utils.docvqa_doc_to_visual
-doc_to_text: !function lmms_eval.tasks.docvqa.utils.docvqa_doc_to_text
-doc_to_target: answers
-generation_kwargs:
-  max_new_tokens: 32
-  temperature: 0
-  do_sample: false
-metric_list:
-  - metric: anls
-    aggregation: mean
-    higher_is_better: true
-lmms_eval_specific_kwargs:
-  default:
-    pre_prompt: ""
-    post_prompt: ""
-metadata:
-  version: 1
-""",
-    "tiny_ocr": """\
-task: tiny_ocr
-dataset_path: parquet
-dataset_kwargs:
-  data_files:
-    test: tiny_ocr.parquet
-test_split: test
-output_type: generate_until
-doc_to_visual: !function lmms_eval.tasks.ocrbench.utils.ocrbench_doc_to_visual
-doc_to_text: !function lmms_eval.tasks.ocrbench.utils.ocrbench_doc_to_text
-doc_to_target: answer
-generation_kwargs:
-  max_new_tokens: 192
-  temperature: 0
-  do_sample: false
-process_results: !function lmms_eval.tasks.ocrbench.utils.ocrbench_process_results
-metric_list:
-  - metric: ocrbench_accuracy
-    aggregation: !function sparsemm.evaluation.tasks.share_found
-    higher_is_better: true
-lmms_eval_specific_kwargs:
-  default:
-    pre_prompt: ""
-    post_prompt: ""
-metadata:
-  version: 1
-""",
-}
-"""What lmms-eval reads. The official ocrbench divides by 1000 whatever the number of documents."""
-
-
-def share_found(results: Sequence[Mapping[str, Any]]) -> float:
-    """Mean of ocrbench's score per sample (0 or 1)."""
-    return sum(result["score"] for result in results) / len(results)
 
 
 def cache_folder() -> Path:
@@ -111,8 +45,8 @@ def identity(task: str) -> dict[str, Any]:
     return {
         "task": config,
         "documents": DOCUMENTS,
-        "tokens": TOKENS,
-        "first_seed": FIRST_SEED[task],
+        "tokens": list(SIZES),
+        "first_seed": TASKS[task].first_seed,
         "generator": VERSION,
         "version": TASKS_VERSION,
     }
@@ -131,6 +65,7 @@ def include_path() -> Path:
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
+    print(f"drawing the pages of {len(TASK_FILES)} local tasks, once, into {folder}", file=sys.stderr)
     beside = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
     try:
         for task, text in TASK_FILES.items():
@@ -178,42 +113,16 @@ def check_data(task: str) -> None:
         ) from error
 
 
-def documents(task: str, count: int = DOCUMENTS) -> list[dict[str, Any]]:
-    """The first documents of a local task, in the official benchmark's schema; images are PNG bytes."""
-    make = {"tiny_docvqa": _docvqa_document, "tiny_ocr": _ocr_document}[task]
-    seeds = range(FIRST_SEED[task], FIRST_SEED[task] + count)
-    return [make(index, make_page(seed, split="eval", tokens=TOKENS)) for index, seed in enumerate(seeds)]
+def facts(task: str) -> pd.DataFrame:
+    """What each document of a local task is, by ``doc_id``: ``page``, ``asked``, ``tokens``.
 
+    ``page`` is the kind of page, ``asked`` the kind of question (``ocr``: the transcription), ``tokens`` the
+    page's visual tokens.
+    """
+    import pandas as pd
 
-def _docvqa_document(index: int, page: Page) -> dict[str, Any]:
-    key, value = random.Random(page.seed).choice(page.fields)
-    return {
-        "questionId": str(index),
-        "question": lookup_question(key),
-        "question_types": ["form"],
-        "image": _png(page),
-        "docId": page.seed,
-        "ucsf_document_id": "",
-        "ucsf_document_page_no": "1",
-        "answers": [value],
-        "data_split": "val",
-    }
-
-
-def _ocr_document(index: int, page: Page) -> dict[str, Any]:
-    return {
-        "dataset": "tiny_ocr",
-        "question": OCR_PROMPT,
-        "question_type": "Regular Text Recognition",
-        "answer": [random.Random(page.seed).choice(page.text.split("\n"))],
-        "image": _png(page),
-    }
-
-
-def _png(page: Page) -> dict[str, Any]:
-    buffer = io.BytesIO()
-    page.image.save(buffer, format="PNG")
-    return {"bytes": buffer.getvalue(), "path": None}
+    table = pd.read_parquet(include_path() / f"{task}.parquet", columns=list(FACTS))
+    return table.rename_axis("doc_id")
 
 
 def _write_parquet(task: str, path: Path) -> None:

@@ -72,7 +72,7 @@ def intervals(cells: Sequence[Mapping[str, Any]], full: Mapping[str, Any] | None
 
 def interval(values: Sequence[float], clusters: Sequence[int] | None = None) -> tuple[float, float]:
     """Ends of the interval of the mean of one value per document."""
-    return _ends(resampled_means([values], range(len(values)) if clusters is None else clusters)[0])
+    return ends(resampled_means([values], range(len(values)) if clusters is None else clusters)[0])
 
 
 def is_mean(cell: Mapping[str, Any]) -> bool:
@@ -189,14 +189,15 @@ def _resampled_corpus(
 
 def _columns(ours: NDArray[np.float64], full: NDArray[np.float64] | None) -> dict[str, float]:
     """The columns from the resamples of a cell and of FullKV, which had the same draws."""
-    low, high = _ends(ours)
+    low, high = ends(ours)
     columns = {"ci_low": low, "ci_high": high}
     if full is not None:
-        columns["diff_ci_low"], columns["diff_ci_high"] = _ends(ours - full)
+        columns["diff_ci_low"], columns["diff_ci_high"] = ends(ours - full)
     return columns
 
 
-def _ends(drawn: NDArray[np.float64]) -> tuple[float, float]:
+def ends(drawn: NDArray[np.float64]) -> tuple[float, float]:
+    """The interval that holds `LEVEL` per cent of the resampled values."""
     tail = (100 - LEVEL) / 2
     low, high = np.percentile(drawn, (tail, 100 - tail))
     return round(float(low), 6), round(float(high), 6)

@@ -84,6 +84,7 @@ class MethodStyle:
 METHOD_STYLES: Mapping[str, MethodStyle] = MappingProxyType(
     {
         "fullkv": MethodStyle("FullKV", _BLACK, "", "--"),
+        "streaming_llm": MethodStyle("StreamingLLM", _SKY, "<"),
         "snapkv": MethodStyle("SnapKV", _BLUE, "o"),
         "pyramidkv": MethodStyle("PyramidKV", _GREEN, "^"),
         "adakv": MethodStyle("AdaKV", _ORANGE, "s"),

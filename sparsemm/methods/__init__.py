@@ -9,6 +9,7 @@ from sparsemm.methods.select import kept_mask, prompt_lengths, select, top_mask
 from sparsemm.methods.select_many import kept_masks
 from sparsemm.methods.snapkv import SnapKV
 from sparsemm.methods.sparsemm import SparseMM
+from sparsemm.methods.streaming_llm import StreamingLLM
 
 __all__ = [
     "AdaKV",
@@ -19,6 +20,7 @@ __all__ = [
     "RandomHeads",
     "SnapKV",
     "SparseMM",
+    "StreamingLLM",
     "kept_mask",
     "kept_masks",
     "prompt_lengths",

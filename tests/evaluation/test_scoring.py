@@ -12,6 +12,7 @@ from sparsemm.evaluation import scoring, tasks
 from sparsemm.evaluation.aggregation import name_of
 from sparsemm.evaluation.results import derive_tables, write_cell
 from sparsemm.evaluation.scoring import Scored, read_results, score
+from sparsemm.evaluation.task_files import share_found
 
 LIMIT = 6
 YAML = Path(lmms_eval.__file__).parent / "tasks/ocrbench/ocrbench.yaml"
@@ -72,7 +73,7 @@ def test_aggregations_are_named_by_their_file():
     function = load_yaml_config(str(YAML))["metric_list"][0]["aggregation"]
     assert function.__module__ == "utils"
     assert name_of(function) == OFFICIAL
-    assert name_of(tasks.share_found) == "sparsemm.evaluation.tasks:share_found"
+    assert name_of(share_found) == "sparsemm.evaluation.task_files:share_found"
     assert name_of(json.dumps) is None
     assert name_of(lambda results: 0.0) is None
 

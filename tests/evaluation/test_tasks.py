@@ -1,5 +1,6 @@
 """The local tasks: official schema and code, made once, whole and the same everywhere."""
 
+import copy
 import hashlib
 import io
 import os
@@ -16,20 +17,27 @@ from lmms_eval.utils import load_yaml_config
 from PIL import Image
 
 from sparsemm import cli
-from sparsemm.documents import make_page
 from sparsemm.evaluation import tasks
-from sparsemm.tiny import OCR_PROMPT, lookup_question
+from sparsemm.evaluation.local_documents import TASKS, page_of, question_of
+from sparsemm.evaluation.task_files import share_found, textvqa_score
+from sparsemm.tiny import OCR_PROMPT
 from sparsemm.tiny.vocabulary import build_tokenizer
 
 OFFICIAL = Path(lmms_eval.tasks.__file__).parent
-NAMES = sorted(tasks.TASK_FILES)
+NAMES = list(tasks.TASK_FILES)
+FACTS = {"page", "asked", "tokens"}
 SCHEMAS = {
-    # Columns of lmms-lab/DocVQA and echo840/OCRBench.
+    # Columns of lmms-lab/DocVQA, echo840/OCRBench, lmms-lab/ChartQA and lmms-lab/textvqa.
     "tiny_docvqa": {
         *("questionId", "question", "question_types", "image", "docId", "ucsf_document_id"),
         *("ucsf_document_page_no", "answers", "data_split"),
     },
     "tiny_ocr": {"dataset", "question", "question_type", "answer", "image"},
+    "tiny_chartqa": {"type", "question", "answer", "image"},
+    "tiny_textvqa": {
+        *("image_id", "question_id", "question", "question_tokens", "image", "image_width", "image_height"),
+        *("flickr_original_url", "flickr_300k_url", "answers", "image_classes", "set_name", "ocr_tokens"),
+    },
 }
 
 
@@ -37,42 +45,82 @@ def read(name: str) -> Any:
     return datasets.load_dataset("parquet", data_files=str(tasks.include_path() / f"{name}.parquet"))["train"]
 
 
+EVERYWHERE = ("output_type", "doc_to_visual", "doc_to_text", "test_split")
+
+
 @pytest.mark.parametrize(
-    ("name", "official", "kept"),
+    ("name", "official", "kept", "metrics"),
     [
-        ("tiny_docvqa", "docvqa/docvqa_val.yaml", ("metric_list", "generation_kwargs", "test_split")),
-        ("tiny_ocr", "ocrbench/ocrbench.yaml", ("process_results", "test_split")),
+        (
+            "tiny_docvqa",
+            "docvqa/docvqa_val.yaml",
+            ("doc_to_target", "metric_list", "generation_kwargs"),
+            ["anls"],
+        ),
+        ("tiny_ocr", "ocrbench/ocrbench.yaml", ("doc_to_target", "process_results"), ["ocrbench_accuracy"]),
+        (
+            "tiny_chartqa",
+            "chartqa/chartqa.yaml",
+            ("doc_to_target", "metric_list", "generation_kwargs", "process_results"),
+            ["relaxed_overall", "relaxed_human_split", "relaxed_augmented_split"],
+        ),
+        ("tiny_textvqa", "textvqa/textvqa_val.yaml", (), ["exact_match"]),
     ],
 )
-def test_code_and_settings_are_the_official_ones(name, official, kept):
+def test_code_and_settings_are_the_official_ones(name, official, kept, metrics):
     ours = load_yaml_config(str(tasks.include_path() / f"{name}.yaml"))
     theirs = load_yaml_config(str(OFFICIAL / official))
-    for key in ("output_type", "doc_to_visual", "doc_to_text", "doc_to_target", *kept):
+    for key in (*EVERYWHERE, *kept):
         expected = theirs[key]
         if callable(expected):
             assert ours[key].__name__ == expected.__name__
             assert ours[key].__module__.startswith("lmms_eval.tasks.")
         else:
             assert ours[key] == expected
-    assert [entry["metric"] for entry in ours["metric_list"]] == [e["metric"] for e in theirs["metric_list"]]
+    official_metrics = {entry["metric"]: entry for entry in theirs["metric_list"]}
+    assert [entry["metric"] for entry in ours["metric_list"]] == metrics
+    assert set(official_metrics) - set(metrics) <= {"submission"}
+    for entry in ours["metric_list"]:
+        if not callable(entry["aggregation"]):
+            assert entry == official_metrics[entry["metric"]]
+
+
+def test_signs_are_scored_by_textvqas_own_code():
+    """Case, punctuation and articles do not count; three of ten equal answers are enough."""
+    doc = {"question_id": 1, "answers": ["The Corner Shop"] * 10}
+    assert textvqa_score(copy.deepcopy(doc), ["corner shop."]) == {"exact_match": 1.0}
+    assert textvqa_score(copy.deepcopy(doc), ["corner"]) == {"exact_match": 0.0}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_documents_have_the_official_schema_and_can_be_answered(name):
     rows = read(name)
-    assert set(rows.column_names) == SCHEMAS[name]
-    assert len(rows) == tasks.DOCUMENTS == 200
-    seeds = range(tasks.FIRST_SEED[name], tasks.FIRST_SEED[name] + 200)
-    for row, seed in zip(rows.select(range(0, 200, 20)), seeds[::20], strict=True):
-        page = make_page(seed, tokens=tasks.TOKENS)
+    assert set(rows.column_names) == SCHEMAS[name] | FACTS
+    assert len(rows) == 500
+    for index in range(0, 500, 25):
+        row, page = rows[index], page_of(name, index)
         assert np.array_equal(np.asarray(row["image"]), np.asarray(page.image))
-        if name == "tiny_docvqa":
-            key = row["question"].removeprefix("What is the value of ").removesuffix("?")
-            assert row["question"] == lookup_question(key)
-            assert row["answers"] == [dict(page.fields)[key]]
-        else:
+        assert (row["page"], row["tokens"]) == (page.kind, page.tokens)
+        answers = row["answers"] if "answers" in row else row["answer"]
+        answers = [answers] if isinstance(answers, str) else answers
+        if name == "tiny_ocr":
             assert row["question"] == OCR_PROMPT
-            assert row["answer"][0] in page.text.split("\n")
+            assert answers[0] in page.text.split("\n")
+        else:
+            (question,) = [q for q in page.questions if (q.kind, q.text) == (row["asked"], row["question"])]
+            assert set(answers) == {question.answer}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_kinds_of_questions_and_sizes_are_all_well_represented(name):
+    facts = tasks.facts(name)
+    assert list(facts.columns) == ["page", "asked", "tokens"]
+    assert facts.index.tolist() == list(range(500))
+    assert set(facts["asked"]) == set(TASKS[name].asked or ("ocr",))
+    assert set(facts["page"]) == set(TASKS[name].pages)
+    assert set(facts["tokens"]) == {144, 192, 288}
+    for column in facts:
+        assert facts[column].value_counts().min() >= 50
 
 
 def test_questions_fit_the_window_of_the_embedded_model():
@@ -82,20 +130,24 @@ def test_questions_fit_the_window_of_the_embedded_model():
         assert max(lengths) + 1 <= 8  # and the assistant's token
 
 
-def test_transcriptions_fit_the_generation_limit():
-    limit = tasks.identity("tiny_ocr")["task"]["generation_kwargs"]["max_new_tokens"]
-    first = tasks.FIRST_SEED["tiny_ocr"]
-    assert max(len(make_page(seed).text) for seed in range(first, first + 200)) < limit
+def test_answers_fit_the_generation_limit():
+    for name in NAMES:
+        limit = tasks.identity(name)["task"]["generation_kwargs"]["max_new_tokens"]
+        pages = [page_of(name, index) for index in range(500)]
+        if name == "tiny_ocr":
+            assert max(len(page.text) for page in pages) < limit
+        else:
+            assert max(len(question_of(name, page).answer) for page in pages) < limit
 
 
 def test_share_found_counts_the_documents_there_are():
-    assert tasks.share_found([{"score": 1}, {"score": 0}, {"score": 1}, {"score": 1}]) == 0.75
+    assert share_found([{"score": 1}, {"score": 0}, {"score": 1}, {"score": 1}]) == 0.75
 
 
 def test_documents_are_the_same_in_another_process():
     code = (
         "import hashlib; from sparsemm.evaluation.tasks import documents\n"
-        "for name in ('tiny_docvqa', 'tiny_ocr'):\n"
+        "for name in ('tiny_docvqa', 'tiny_ocr', 'tiny_chartqa', 'tiny_textvqa'):\n"
         "    print(hashlib.sha256(repr(documents(name, 5)).encode()).hexdigest())"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
@@ -105,7 +157,7 @@ def test_documents_are_the_same_in_another_process():
     here = [hashlib.sha256(repr(tasks.documents(name, 5)).encode()).hexdigest() for name in NAMES]
     assert there.stdout.split() == here
     image = Image.open(io.BytesIO(tasks.documents("tiny_ocr", 1)[0]["image"]["bytes"]))
-    assert image.size[0] * image.size[1] == tasks.TOKENS * 16 * 16
+    assert image.size[0] * image.size[1] == page_of("tiny_ocr", 0).tokens * 16 * 16
 
 
 def test_an_interrupted_making_is_never_used(tmp_path, monkeypatch):

@@ -172,7 +172,7 @@ def test_mme_keeps_the_two_questions_of_an_image_together():
 def test_corpus_and_mean_agree_where_the_aggregation_is_a_mean():
     scores = [float(value) for value in RNG.random(60) < 0.7]
     made = corpus(
-        "sparsemm.evaluation.tasks:share_found", [{"score": score} for score in scores], sum(scores) / 60
+        "sparsemm.evaluation.task_files:share_found", [{"score": score} for score in scores], sum(scores) / 60
     )
     (columns,) = intervals([made], None)
     low, high = interval(scores)
@@ -208,6 +208,6 @@ def test_names_of_other_code_are_refused(name):
 
 
 def test_an_aggregation_that_gives_another_score_gives_no_interval():
-    made = corpus("sparsemm.evaluation.tasks:share_found", [{"score": 1}, {"score": 0}], 0.9)
+    made = corpus("sparsemm.evaluation.task_files:share_found", [{"score": 1}, {"score": 0}], 0.9)
     with pytest.warns(UserWarning, match="gives 0.5 for all documents, and the score is 0.9"):
         assert intervals([made], None) == [{}]

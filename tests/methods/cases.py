@@ -14,6 +14,7 @@ from sparsemm.methods import (
     RandomHeads,
     SnapKV,
     SparseMM,
+    StreamingLLM,
 )
 
 Factory = Callable[[int | float, int, ModelShape], KVMethod]
@@ -31,6 +32,7 @@ def visual_scores(shape: ModelShape, seed: int = 0) -> Tensor:
 
 METHODS: dict[str, Factory] = {
     "fullkv": lambda budget, window, shape: FullKV(),
+    "streaming_llm": lambda budget, window, shape: StreamingLLM(budget, window=window),
     "snapkv": lambda budget, window, shape: SnapKV(budget, window=window),
     "pyramidkv": lambda budget, window, shape: PyramidKV(budget, window=window),
     "adakv": lambda budget, window, shape: AdaKV(budget, window=window),
@@ -56,6 +58,6 @@ METHODS: dict[str, Factory] = {
 }
 
 # Whose quotas sum to the budget to the token, and over what.
-EXACT_PER_LAYER = ("snapkv", "adakv", "adakv_original", "sparsemm_flat")
+EXACT_PER_LAYER = ("streaming_llm", "snapkv", "adakv", "adakv_original", "sparsemm_flat")
 EXACT_OVER_LAYERS = ("pyramidkv", "sparsemm", "random", "sparsemm_layer_mean", "sparsemm_shuffled")
 EVICTS_AT_THE_PROMPT = ("adakv_released", "sparsemm_released")

@@ -69,6 +69,12 @@ def snapkv(n, b, heads) -> list[int]:
     return [min(b, n)] * heads
 
 
+def streaming_llm(length, tokens, window=8, sinks=4) -> list[int]:
+    """Kept positions: the first, as many as fit beside the window, then the last."""
+    first = min(sinks, tokens - window)
+    return [p for p in range(length) if p < first or p >= length - (tokens - first)]
+
+
 def pyramidkv(n, b, layers, beta=20) -> list[int]:
     """Tokens per head of each layer."""
     if b >= n or layers == 1:

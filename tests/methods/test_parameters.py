@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import sparsemm.methods
-from sparsemm.methods import AdaKV, FullKV, ModelShape, PyramidKV, RandomHeads, SnapKV, SparseMM
+from sparsemm.methods import AdaKV, FullKV, ModelShape, PyramidKV, RandomHeads, SnapKV, SparseMM, StreamingLLM
 from tests.methods.cases import METHODS
 
 SHAPE = ModelShape(3, 4, 2, 8)
@@ -35,6 +35,7 @@ NAN = float("nan")
         (lambda: SnapKV(64, kernel=0), "kernel"),
         (lambda: SnapKV(64, pooling="avgpool"), "pooling must be one of 'avg', 'max', got 'avgpool'"),
         (lambda: SnapKV(64, gqa="sum"), "gqa must be one of"),
+        (lambda: StreamingLLM(64, sinks=0), "sinks must be a positive integer"),
         (lambda: PyramidKV(64, beta=0), "beta"),
         (lambda: PyramidKV(64, rounding="up"), "rounding must be one of"),
         (lambda: AdaKV(64, floor=1.2), "floor"),

@@ -46,6 +46,8 @@ def expected(name, query, key, layer, shape, budget):
     n, layers, heads = LENGTH - WINDOW, shape.num_hidden_layers, shape.num_key_value_heads
     tokens = budget if isinstance(budget, int) else max(WINDOW, round(budget * LENGTH))
     b = tokens - WINDOW
+    if name == "streaming_llm":
+        return [reference.streaming_llm(LENGTH, tokens)] * heads
     original = name == "adakv_original"
     scores = reference.token_scores(
         query[0].tolist(),
