@@ -12,8 +12,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from sparsemm.documents import VERSION, Page, make_page
+from sparsemm.configs import InputError
+from sparsemm.documents import KINDS, VERSION, Page, make_page
+from sparsemm.heads.concentration import write_statistics
 from sparsemm.heads.probe import probe
+from sparsemm.heads.progress import Progress
 from sparsemm.heads.rules import RULES
 from sparsemm.heads.scores import HeadScores
 from sparsemm.models import box_tokens
@@ -62,8 +65,11 @@ def identify(
     rule: str = "aligned",
     batch_size: int = 16,
     card: dict[str, Any] | None = None,
+    progress: Progress | None = None,
 ) -> HeadScores:
     """Score all query heads on documents with boxes.
+
+    With `progress`, batches that are done are kept there, and those that it holds are not done again.
 
     Raises
     ------
@@ -74,9 +80,12 @@ def identify(
         raise ValueError(f"unknown rule {rule!r}; known: {', '.join(RULES)}")
     if not pages:
         raise ValueError("head identification needs at least one document")
-    hits = []
-    for start in tqdm(range(0, len(pages), batch_size), desc="heads", unit="batch"):
+    hits = [held[: len(pages)] for held in progress.load()] if progress else []
+    done = sum(map(len, hits))
+    for start in tqdm(range(done, len(pages), batch_size), desc="heads", unit="batch"):
         hits.append(score_batch(model, processor, pages[start : start + batch_size], prompt, rule))
+        if progress:
+            progress.save(hits)
     table = np.concatenate(hits)
     if not table.any():
         raise ValueError("no head ever looked at what was read: this model does not read these documents")
@@ -86,6 +95,8 @@ def identify(
         "prompt": prompt,
         "n": len(pages),
         "seeds": [pages[0].seed, pages[-1].seed],
+        "kinds": sorted({page.kind for page in pages}),
+        "tokens": sorted({page.tokens for page in pages}),
         "documents_version": VERSION,
         "config_hash": hashlib.sha256(config.encode()).hexdigest()[:16],
         "versions": {name: version(name) for name in ("torch", "transformers")},
@@ -97,8 +108,22 @@ def run(config: dict[str, Any]) -> Path:
     """``sparsemm heads``: identify the heads of ``config["model"]`` and write ``config["output"]``."""
     folder = locate(config["model"]["pretrained"])
     checkpoint = load(folder, config["model"]["dtype"], default_device())
-    first = FIRST_SEED + config["seed"]
-    pages = [make_page(seed) for seed in range(first, first + config["n"])]
+    first, kinds = FIRST_SEED + config["seed"], config["kinds"]
+    if not kinds:
+        raise InputError(f"no kind of page is chosen (kinds=[{','.join(KINDS)}])")
+    pages = [
+        make_page(first + index, kind=kinds[index % len(kinds)], tokens=config["tokens"])
+        for index in range(config["n"])
+    ]
+    output = Path(config["output"])
+    identity = {
+        **{name: config[name] for name in ("seed", "rule", "batch_size", "kinds", "tokens")},
+        "prompt": config["model"]["ocr_prompt"],
+        "dtype": config["model"]["dtype"],
+        "fingerprint": fingerprint(folder),
+        "documents_version": VERSION,
+    }
+    progress = Progress(output, identity)
     scores = identify(
         checkpoint.model,
         checkpoint.processor,
@@ -107,8 +132,11 @@ def run(config: dict[str, Any]) -> Path:
         rule=config["rule"],
         batch_size=config["batch_size"],
         card={"model": config["model"]["name"], "fingerprint": fingerprint(folder)},
+        progress=progress,
     )
-    path = scores.save(config["output"])
+    path = scores.save(output)
+    write_statistics(scores, path)
+    progress.done()
     top = ", ".join(top_heads(scores.scores, 5))
     print(f"{path}: {config['n']} documents; highest heads (layer-head): {top}")
     return path

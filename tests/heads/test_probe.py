@@ -1,6 +1,7 @@
 """The probe against eager attention's own weights; scores against a slow, independent computation."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -22,6 +23,10 @@ def reader():
     return model.eval(), AutoProcessor.from_pretrained(CHECKPOINT)
 
 
+OPTIONS = {
+    **{"n": 4, "seed": 0, "rule": "aligned", "batch_size": 9, "tokens": 144},
+    "kinds": ["form", "receipt", "table"],
+}
 PAGES = [make_page(seed, tokens=tokens) for seed, tokens in ((11, 32), (12, 64))]
 
 
@@ -98,8 +103,8 @@ def test_scores_equal_a_slow_eager_computation(reader, rule):
 
 
 def page_of(*lines):
-    words = tuple(tuple(Word(text, (0, 0, 1, 1)) for text in line.split()) for line in lines)
-    return Page(PAGES[0].image, words, (), "none", 0, 32)
+    words = tuple(tuple(Word(text, (0, 0, 1, 1), ()) for text in line.split()) for line in lines)
+    return Page(PAGES[0].image, words, (), "form", "none", 0, 32)
 
 
 def test_paper_rule_counts_unique_strings_only():
@@ -143,11 +148,53 @@ def test_identify_is_deterministic_and_batch_independent(reader):
 
 
 def test_the_verb_writes_a_loadable_file_that_resembles_the_committed_one(tmp_path, capsys):
-    """Few pages rank the heads as the committed 300 do."""
-    options = {"n": 8, "seed": 500, "rule": "aligned", "batch_size": 8}
+    """Few pages rank the heads as the committed 1,000 do."""
+    options = {**OPTIONS, "n": 9, "seed": 5000}
     path = run({"model": read("model", "tiny"), "output": str(tmp_path / "tiny.safetensors"), **options})
     assert "8 documents" in capsys.readouterr().out
     few, committed = HeadScores.load(path), HeadScores.load(shipped("results/head_scores/tiny.safetensors"))
     assert few.card["fingerprint"] == committed.card["fingerprint"]
-    assert committed.card["n"] == len(committed.hits) == 300
-    assert set(top_heads(few.scores, 4)) <= set(top_heads(committed.scores, 8))
+    assert committed.card["n"] == len(committed.hits) == 1000
+    assert committed.card["kinds"] == ["form", "receipt", "table"]
+    assert set(top_heads(few.scores, 4)) <= set(top_heads(committed.scores, 10))
+    assert pd.read_csv(path.with_suffix(".top_share.csv"))["score_share"].iloc[-1] == 1
+
+
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_file(tmp_path, monkeypatch):
+    options = {**OPTIONS, "n": 6, "batch_size": 2, "tokens": 48, "model": read("model", "tiny")}
+    whole = run({**options, "output": str(tmp_path / "whole.safetensors")})
+    asked: list[int] = []
+
+    def until(limit):
+        def counted(model, processor, pages, prompt, rule):
+            if len(asked) == limit:
+                raise KeyboardInterrupt
+            asked.extend(page.seed for page in pages)
+            return score_batch(model, processor, pages, prompt, rule)
+
+        return counted
+
+    cut = {**options, "output": str(tmp_path / "cut.safetensors")}
+    monkeypatch.setattr("sparsemm.heads.identify.score_batch", until(4))
+    with pytest.raises(KeyboardInterrupt):
+        run(cut)
+    assert not (tmp_path / "cut.safetensors").exists()
+    monkeypatch.setattr("sparsemm.heads.identify.score_batch", until(None))
+    resumed = run(cut)
+    assert asked == list(range(2_000_000, 2_000_006))  # no document twice
+    assert resumed.read_bytes() == whole.read_bytes()
+    assert not list(tmp_path.glob("*.partial"))
+    monkeypatch.setattr("sparsemm.heads.identify.score_batch", until(8))
+    with pytest.raises(KeyboardInterrupt):
+        run({**cut, "seed": 70})
+    monkeypatch.setattr("sparsemm.heads.identify.score_batch", until(None))
+    run({**cut, "seed": 80})
+    assert asked[8:] == list(range(2_000_080, 2_000_086))  # what other documents left is not used
+
+
+def test_kinds_of_pages_must_be_named(tmp_path):
+    options = {**OPTIONS, "model": read("model", "tiny"), "output": str(tmp_path / "tiny.safetensors")}
+    with pytest.raises(ValueError, match="no kind of page"):
+        run({**options, "kinds": []})
+    with pytest.raises(ValueError, match="unknown kind of page 'novel'"):
+        run({**options, "kinds": ["novel"]})
