@@ -165,6 +165,11 @@ def _label_panel(panel: Axes, rows: pd.DataFrame, budgets: Sequence[float], *, i
     metric = str(rows["metric"].iloc[0])
     scores = rows["score"].to_numpy(float)
     panel.set_ylabel(f"{metric} (0 to 1)" if scores.min() >= 0 and scores.max() <= 1 else metric)
+    label_budgets(panel, budgets, inches=inches)
+
+
+def label_budgets(panel: Axes, budgets: Sequence[float], *, inches: float) -> None:
+    """A logarithmic axis `inches` long on which budgets (given descending) shrink to the right."""
     if not budgets:
         panel.set_xticks([])
         return

@@ -11,26 +11,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
+import pandas as pd
 
 from sparsemm.configs import shipped
 from sparsemm.evaluation.tables import load_results
 from sparsemm.figures.accuracy import accuracy_vs_budget
+from sparsemm.figures.concentration import head_concentration
+from sparsemm.figures.differences import differences_vs_budget
 from sparsemm.figures.heads import head_scores
-from sparsemm.figures.style import RC
+from sparsemm.figures.style import RC, figure_of
 from sparsemm.heads import HeadScores
+from sparsemm.heads.concentration import SIZES, rank_agreement, top_share
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 FORMATS = ("png", "pdf")
+
+SPLIT = {"sparsemm", "sparsemm_layer_mean", "sparsemm_flat"}
+"""Methods between which `differences_vs_budget` splits SparseMM's gain."""
 
 
 def save(folder: str | Path) -> list[Path]:
     """Draw every figure that a results folder has the data for, as PNG and PDF in ``<folder>/figures/``.
 
-    ``accuracy_vs_budget`` from its cells; ``head_scores_<file>`` for every file of head scores that the cells
-    used, if that very file (by its hash) is where the run had it or comes with sparsemm; a warning if not.
+    From its cells ``accuracy_vs_budget``, ``accuracy_controls`` (SparseMM and its controls) and
+    ``accuracy_variants`` (released and original forms beside ours); from its comparisons
+    ``differences_vs_budget``; ``head_scores_<file>`` and ``head_concentration_<file>`` for every file of
+    head scores that the cells used, if that very file (by its hash) is where the run had it or comes with
+    sparsemm; a warning if not.
 
     Parameters
     ----------
@@ -51,7 +60,10 @@ def save(folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     cells = load_results(folder)
-    figures = {"accuracy_vs_budget": accuracy_vs_budget(cells)}
+    figures = {name: accuracy_vs_budget(rows) for name, rows in _accuracy_figures(cells).items()}
+    comparisons = folder / "comparisons.csv"
+    if comparisons.is_file() and set(cells["method"]) >= SPLIT:
+        figures["differences_vs_budget"] = differences_vs_budget(pd.read_csv(comparisons))
     for label in sorted(cells["head_scores"].dropna().unique()):
         file = _find_head_scores(label, folder)
         if file is None:
@@ -59,10 +71,27 @@ def save(folder: str | Path) -> list[Path]:
                 f"the head scores {label} are nowhere to be found: their figure is left out", stacklevel=2
             )
             continue
-        figures[f"head_scores_{file.stem}"] = head_scores(
-            HeadScores.load(file).scores, title=_title(file, cells)
-        )
+        scores, title = HeadScores.load(file), _title(file, cells)
+        figures[f"head_scores_{file.stem}"] = head_scores(scores.scores, title=title)
+        if len(scores.hits) >= 2 * min(SIZES):
+            figures[f"head_concentration_{file.stem}"] = head_concentration(
+                top_share(scores), rank_agreement(scores), title=title
+            )
     return [path for name, figure in figures.items() for path in _write(figure, folder / "figures", name)]
+
+
+def _accuracy_figures(cells: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The rows of each figure of accuracy: more than about eight lines cannot be told apart."""
+    kind = cells["method"].map(figure_of)
+    full = cells["method"] == "fullkv"
+    figures = {"accuracy_vs_budget": cells[kind == "main"] if (kind == "main").any() else cells}
+    if (kind == "controls").any():
+        figures["accuracy_controls"] = cells[full | (kind == "controls") | (cells["method"] == "sparsemm")]
+    variants = set(cells.loc[kind == "variants", "method"])
+    if variants:
+        bases = {name.removesuffix("_released").removesuffix("_original") for name in variants}
+        figures["accuracy_variants"] = cells[full | cells["method"].isin(variants | bases)]
+    return figures
 
 
 def _find_head_scores(label: str, folder: Path) -> Path | None:

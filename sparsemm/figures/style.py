@@ -84,7 +84,7 @@ class MethodStyle:
 METHOD_STYLES: Mapping[str, MethodStyle] = MappingProxyType(
     {
         "fullkv": MethodStyle("FullKV", _BLACK, "", "--"),
-        "streaming_llm": MethodStyle("StreamingLLM", _SKY, "<"),
+        "streaming_llm": MethodStyle("StreamingLLM", _SKY, "p"),
         "snapkv": MethodStyle("SnapKV", _BLUE, "o"),
         "pyramidkv": MethodStyle("PyramidKV", _GREEN, "^"),
         "adakv": MethodStyle("AdaKV", _ORANGE, "s"),
@@ -124,3 +124,10 @@ def legend_order(name: str) -> tuple[int, str]:
     names = list(METHOD_STYLES)
     base = name if name in METHOD_STYLES else name.removesuffix("_released")
     return (names.index(base) if base in names else len(names), name)
+
+
+def figure_of(name: str) -> str:
+    """Which figure of accuracy a method's line is drawn in: ``main``, ``controls`` or ``variants``."""
+    if name.endswith(("_released", "_original")):
+        return "variants"
+    return "controls" if name in METHOD_STYLES and name.startswith("sparsemm_") else "main"

@@ -33,8 +33,8 @@ def top_share(scores: HeadScores, *, resamples: int = RESAMPLES, seed: int = 0) 
     Returns
     -------
     pandas.DataFrame
-        One row for every k from 1 to the number of query heads: ``heads`` (k), ``heads_share`` (of all heads),
-        ``score_share``, ``ci_low``, ``ci_high`` (95 %, percentile).
+        One row for every k from 1 to the number of query heads: ``heads`` (k), ``heads_share`` (of all
+        heads), ``score_share``, ``ci_low``, ``ci_high`` (95 %, percentile).
     """
     hits = scores.hits.reshape(len(scores.hits), -1).astype(np.float64)  # [images, heads]
     count = hits.shape[1]

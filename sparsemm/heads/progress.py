@@ -1,4 +1,4 @@
-"""The hits of the documents that are done, kept beside the scores until all are: an interrupted run goes on."""
+"""The hits of the documents that are done, kept beside the scores until all are."""
 
 from __future__ import annotations
 

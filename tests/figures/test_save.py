@@ -1,6 +1,7 @@
 import hashlib
 import json
 
+import pandas as pd
 import pytest
 
 from sparsemm.evaluation.tables import CELL_COLUMNS
@@ -58,3 +59,23 @@ def test_scores_that_changed_since_the_run_are_not_drawn(results, tmp_path):
 def test_a_folder_without_cells_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"cells\.csv"):
         save(tmp_path)
+
+
+def test_controls_and_variants_have_figures_of_their_own(results):
+    table = pd.read_csv(results / "cells.csv")
+    more = [
+        table[table["method"] == "sparsemm"].assign(method=name)
+        for name in ("sparsemm_layer_mean", "sparsemm_flat", "sparsemm_released", "adakv_original")
+    ]
+    pd.concat([table, *more]).to_csv(results / "cells.csv", index=False)
+    names = {path.stem for path in save(results)}
+    assert names == {"accuracy_vs_budget", "accuracy_controls", "accuracy_variants", "head_scores_tiny"}
+    pairs = [("sparsemm", "sparsemm_flat"), ("sparsemm", "sparsemm_layer_mean")]
+    rows = [
+        {"model": "tiny", "task": "tiny_ocr", "method": method, "reference": reference, "budget": budget}
+        | {"difference": 0.1, "ci_low": 0.0, "ci_high": 0.2}
+        for method, reference in pairs
+        for budget in (12, 24)
+    ]
+    pd.DataFrame(rows).to_csv(results / "comparisons.csv", index=False)
+    assert {path.stem for path in save(results)} == names | {"differences_vs_budget"}
