@@ -17,7 +17,7 @@ METHODS = names("method")
 
 def test_the_tree_holds_every_method_of_the_design():
     assert set(METHODS) == {
-        *("fullkv", "snapkv", "pyramidkv", "adakv", "adakv_original", "sparsemm", "random"),
+        *("fullkv", "streaming_llm", "snapkv", "pyramidkv", "adakv", "adakv_original", "sparsemm", "random"),
         *("sparsemm_layer_mean", "sparsemm_shuffled", "sparsemm_flat"),
         *("pyramidkv_released", "adakv_released", "sparsemm_released"),
     }

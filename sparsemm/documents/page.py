@@ -125,7 +125,7 @@ def make_page(
     font = font or seen_font
     face = load_face(font, rng.choice(SIZES[font]))
     grey, black = rng.randint(190, 255), rng.randint(0, 80)
-    paper, ink = sign_colours(rng) if kind == "sign" else ((grey,) * 3, (black,) * 3)
+    paper, ink = sign_colours(rng) if kind == "sign" else ((grey, grey, grey), (black, black, black))
     sheet = Sheet(rng, rows, columns, face, paper, ink)
     questions: list[Question] = []
     if dense:

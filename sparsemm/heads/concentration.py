@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -102,7 +103,8 @@ def _spearman(one: np.ndarray, other: np.ndarray) -> float:
     """Rank correlation; 0 where one side orders nothing (all heads equal)."""
     if np.ptp(one) == 0 or np.ptp(other) == 0:
         return 0.0
-    return float(spearmanr(one, other).statistic)
+    result: Any = spearmanr(one, other)
+    return float(result.statistic)
 
 
 def write_statistics(scores: HeadScores, path: Path) -> list[Path]:

@@ -47,7 +47,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What ``sparsemm train-tiny`` does; the Hydra file ``train_tiny.yaml`` holds the committed recipe.
+    """What ``sparsemm train-tiny`` does; the files of ``eval_configs/preset/`` hold the recipes.
 
     Attributes
     ----------
@@ -63,12 +63,14 @@ class TrainConfig:
         Processes that draw pages.
     save_seconds : float
         How often the training state is saved.
+    max_seconds : float, optional
+        Stop after so long, resumable; default: when the recipe is done.
     weight_decay : float
         Of the hidden matrices.
     log_every : int
         Steps between two rows of ``log.csv``.
     evaluate : int
-        Pages per font and size that the finished model reads for its card; 0: no card.
+        Pages per size, font and kind that the finished model reads for its card; 0: no card.
     """
 
     output: str
@@ -79,9 +81,10 @@ class TrainConfig:
     device: str = "cpu"
     workers: int = 1
     save_seconds: float = 60.0
+    max_seconds: float | None = None
     weight_decay: float = 0.05
     log_every: int = 20
-    evaluate: int = 256
+    evaluate: int = 128
 
     def __post_init__(self) -> None:
         stages = [

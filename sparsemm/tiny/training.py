@@ -120,9 +120,14 @@ def _train(config: TrainConfig) -> Path:
             values = {name: round(float(value.detach()), 4) for name, value in found.items()}
             _log(output / "log.csv", row | values)
             bar.set_postfix(values)
-        if done or time.monotonic() - saved > config.save_seconds:
+        enough = config.max_seconds is not None and time.monotonic() - began > config.max_seconds
+        if done or enough or time.monotonic() - saved > config.save_seconds:
             saved = time.monotonic()
             _save(output, config, reader, optimizers, step + 1, seconds + saved - began)
+        if enough and not done:
+            bar.close()
+            print(f"stopped after {step + 1} of {len(dataset)} steps; the same command goes on")
+            return output
     bar.close()
     if config.evaluate:
         model.eval().set_attn_implementation("sdpa")

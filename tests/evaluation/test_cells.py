@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from sparsemm.configs import InputError
 from sparsemm.evaluation.cells import Cell
 from sparsemm.evaluation.planning import plan
 from sparsemm.heads import HeadScores
@@ -44,6 +45,23 @@ def test_where_and_how_it_ran_does_not(cell, override):
 def test_comparable_cells_share_a_group(cell):
     assert cell("budget=32").group == cell("method=[fullkv]").group == cell().group
     assert cell("limit=3").group != cell().group
+
+
+def test_a_list_of_seeds_gives_a_cell_for_each(untrained, untrained_scores):
+    base = ["task=[tiny_ocr]", f"model.pretrained={untrained}", f"model.head_scores={untrained_scores}"]
+    base += ["method=[random,snapkv]", "budget=[16,32]"]
+    cells = plan(composed("sweep", *base, "methods.random.seed=[0,3]"))
+    columns = [cell.columns() for cell in cells]
+    assert [(row["method"], row["seed"], row["budget"]) for row in columns] == [
+        *(("random", seed, budget) for seed in (0, 3) for budget in (16, 32)),
+        *(("snapkv", None, budget) for budget in (16, 32)),
+    ]
+    single = plan(composed("sweep", *base, "methods.random.seed=3"))
+    assert {cell.id for cell in single} < {cell.id for cell in cells}
+    with pytest.raises(InputError, match="method random has no seed"):
+        plan(composed("sweep", *base, "methods.random.seed=[]"))
+    with pytest.raises(ValueError, match="seed"):
+        plan(composed("sweep", *base, "methods.random.seed=[0,many]"))
 
 
 def test_fingerprint_is_of_the_content_not_the_place(cell, untrained, tmp_path):

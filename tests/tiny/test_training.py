@@ -10,8 +10,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from sparsemm.configs import InputError, read
 from sparsemm.documents import GRIDS, KINDS, make_page
 from sparsemm.tiny import OCR_PROMPT, PRESETS, build_model
+from sparsemm.tiny.__main__ import configuration
 from sparsemm.tiny.attention import sectioned
 from sparsemm.tiny.batches import IGNORE, Packer, Sections
 from sparsemm.tiny.glyphs import GLYPHS
@@ -236,3 +238,37 @@ def test_layers_are_added_evenly():
 def test_a_model_of_other_widths_cannot_be_started_from(untrained):
     with pytest.raises(ValueError, match="cannot be started from"):
         start_from(build_model("small"), untrained)
+
+
+def test_training_in_pieces_equals_training_at_once(tmp_path, capsys):
+    config = TrainConfig(output=str(tmp_path / "whole"), stages=list(SHORT), workers=0, evaluate=0)
+    train(config)
+    pieces = dataclasses.replace(config, output=str(tmp_path / "pieces"), max_seconds=0.0)
+    for step in range(1, 7):
+        train(pieces)
+        assert f"stopped after {step} of 7 steps" in capsys.readouterr().out
+    train(pieces)
+    whole, apart = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "pieces"))
+    for name, weight in whole.items():
+        assert torch.equal(weight, apart[name]), name
+
+
+def test_the_bare_command_reads_a_preset():
+    config = configuration(["preset=small", "device=cuda", "max_seconds=540"])
+    assert (config.preset, config.output, config.device) == ("small", "outputs/small", "cuda")
+    assert config.stages == TrainConfig(output="", stages=read("preset", "small")["stages"]).stages
+    assert config.max_seconds == 540
+    with pytest.raises(InputError, match="did you mean device"):
+        configuration(["devise=cuda"])
+    with pytest.raises(InputError, match="unknown preset 'large'"):
+        configuration(["preset=large"])
+
+
+@pytest.mark.parametrize("preset", ["tiny", "small"])
+def test_presets_hold_whole_recipes(preset):
+    config = configuration([f"preset={preset}"])
+    assert build_model(config.preset).num_parameters() * (4 if preset == "tiny" else 2) < 16 * 2**20
+    for stage in config.stages:
+        assert set(stage.tokens) <= set(GRIDS)
+        assert stage.lr >= stage.final_lr
+        assert bool(stage.lookups) == stage.read
