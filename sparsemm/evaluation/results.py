@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sparsemm.configs import InputError
 from sparsemm.evaluation.agreement import agreement
 from sparsemm.evaluation.comparisons import COMPARISON_COLUMNS, comparisons
 from sparsemm.evaluation.tables import CELL_COLUMNS, SAMPLE_COLUMNS, SCHEMA_VERSION, Column
@@ -53,6 +54,21 @@ def is_finished(folder: Path, cell_id: str) -> bool:
     """Whether a cell's file is there, and every document of it was answered."""
     path = cell_file(folder, cell_id)
     return path.is_file() and not any(_read_cell(path)["samples"].get("error", ()))
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that holds tables whose cells are not there: new tables would lack them.
+
+    Raises
+    ------
+    InputError
+        One line that names the folder.
+    """
+    if (folder / "samples.parquet").is_file() and not any((folder / "cells").glob("*.json")):
+        raise InputError(
+            f"{folder} holds tables without the cells that they were made from, as results are committed; "
+            "name another folder (output=results/mine)"
+        )
 
 
 def read_cells(folder: Path) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from rich.console import Console
 from sparsemm.evaluation.cells import Cell
 from sparsemm.evaluation.planning import by_run, plan, print_plan, rows_in_memory
 from sparsemm.evaluation.processes import Processes, device_of, processes
-from sparsemm.evaluation.results import derive_tables, is_finished, write_cell, write_run
+from sparsemm.evaluation.results import check_folder, derive_tables, is_finished, write_cell, write_run
 from sparsemm.evaluation.store import PlannedCell, ResponseStore
 from sparsemm.evaluation.terminal import cell_name, responses_progress
 
@@ -70,6 +70,8 @@ def run(config: Mapping[str, Any]) -> Outcome:
 
     cells = plan(config)
     folder = Path(config["output"])
+    if not config["plan"]:
+        check_folder(folder)
     missing = [cell for cell in cells if not is_finished(folder, cell.id)]
     groups = {(cell.model, cell.task): cell.group for cell in cells}
     nothing = Outcome([], folder, pd.DataFrame())

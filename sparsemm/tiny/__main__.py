@@ -1,4 +1,4 @@
-"""``sparsemm train-tiny`` without Hydra, for a bare machine: ``python -m sparsemm.tiny [OPTION=VALUE ...]``."""
+"""``sparsemm train-tiny`` without Hydra, for a bare machine: ``python -m sparsemm.tiny [OPTION=VALUE]``."""
 
 from __future__ import annotations
 

@@ -237,3 +237,14 @@ def test_a_second_sweep_is_refused_while_the_first_one_runs(long, tmp_path, untr
     shown = first.communicate()[1]
     assert first.returncode == 0, shown
     assert tables(results) == tables(long)
+
+
+def test_tables_without_their_cells_are_not_overwritten(results: Path, untrained: Path, capfd):
+    shutil.rmtree(results / "cells")
+    before = tables(results)
+    line = refused(capfd, sweep(untrained))
+    assert "results/sweep holds tables without the cells" in line
+    assert "output=results/mine" in line
+    assert tables(results) == before
+    assert cli.main([*sweep(untrained), "output=results/mine"]) == 0
+    assert tables(Path("results/mine")) == before

@@ -12,7 +12,7 @@ from sparsemm import cli
 from sparsemm.evaluation.tables import load_results
 from sparsemm.evaluation.tasks import include_path
 
-TASKS = ["tiny_docvqa", "tiny_ocr"]
+TASKS = ["tiny_docvqa", "tiny_ocr", "tiny_chartqa", "tiny_textvqa"]
 DOCUMENTS = 16
 
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sparsemm.evaluation.comparisons import COMPARISON_COLUMNS
 from sparsemm.evaluation.results import derive_tables, write_cell
 from sparsemm.evaluation.tables import (
     CELL_COLUMNS,
@@ -61,7 +62,12 @@ def documented(columns: dict[str, Column]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("file", "columns"), [("cells.csv", CELL_COLUMNS), ("samples.parquet", SAMPLE_COLUMNS)]
+    ("file", "columns"),
+    [
+        ("cells.csv", CELL_COLUMNS),
+        ("comparisons.csv", COMPARISON_COLUMNS),
+        ("samples.parquet", SAMPLE_COLUMNS),
+    ],
 )
 def test_documentation_is_the_schema(file, columns):
     section = DOCUMENTATION.read_text(encoding="utf-8").split(f"\n## {file}\n\n")[1]
