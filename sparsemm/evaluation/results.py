@@ -57,14 +57,15 @@ def is_finished(folder: Path, cell_id: str) -> bool:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder that holds tables whose cells are not there: new tables would lack them.
+    """Refuse a folder that holds tables alone, no cells and no responses: new tables would lack old cells.
 
     Raises
     ------
     InputError
         One line that names the folder.
     """
-    if (folder / "samples.parquet").is_file() and not any((folder / "cells").glob("*.json")):
+    made_from = any((folder / "cells").glob("*.json")) or (folder / "responses").is_dir()
+    if (folder / "samples.parquet").is_file() and not made_from:
         raise InputError(
             f"{folder} holds tables without the cells that they were made from, as results are committed; "
             "name another folder (output=results/mine)"

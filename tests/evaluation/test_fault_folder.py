@@ -241,6 +241,7 @@ def test_a_second_sweep_is_refused_while_the_first_one_runs(long, tmp_path, untr
 
 def test_tables_without_their_cells_are_not_overwritten(results: Path, untrained: Path, capfd):
     shutil.rmtree(results / "cells")
+    shutil.rmtree(results / "responses")
     before = tables(results)
     line = refused(capfd, sweep(untrained))
     assert "results/sweep holds tables without the cells" in line
