@@ -1,5 +1,6 @@
-"""The committed grid is what the code measures today, and the README says what its files say."""
+"""The committed results are what the code measures today, and the README says what their files say."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,19 +8,38 @@ import pandas as pd
 import pytest
 
 import sparsemm
+from sparsemm.documents import VERSION
 from sparsemm.evaluation.planning import plan
-from sparsemm.evaluation.uncertainty import interval
+from sparsemm.heads import HeadScores
+from sparsemm.heads.concentration import rank_agreement, top_share
+from sparsemm.tiny.reading import Reading
 from tests.composing import composed
 
 ROOT = Path(__file__).parents[1]
-FOLDER = ROOT / "results" / "tiny"
+RESULTS = ROOT / "results"
+FOLDER = RESULTS / "tiny"
+TASKS = ("tiny_docvqa", "tiny_ocr", "tiny_chartqa", "tiny_textvqa")
 NAMES = {
     "SparseMM": "sparsemm",
     "SnapKV": "snapkv",
     "AdaKV": "adakv",
     "PyramidKV": "pyramidkv",
+    "StreamingLLM": "streaming_llm",
     "Random": "random",
 }
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FLOWING = " ".join(README.split())
+
+
+def short(value: float) -> str:
+    """A score as the README prints it: .977, 1.000."""
+    return f"{value:.3f}".removeprefix("0")
+
+
+def rows_of_table(title: str) -> list[list[str]]:
+    """Cells of the rows of the README's table whose head begins with `title`."""
+    lines = README[README.index(f"| {title} |") :].split("\n\n")[0].splitlines()
+    return [[part.strip() for part in line.strip("|").split("|")] for line in (lines[0], *lines[2:])]
 
 
 @pytest.fixture(scope="module")
@@ -27,72 +47,144 @@ def cells() -> pd.DataFrame:
     return sparsemm.load_results(FOLDER)
 
 
-@pytest.mark.parametrize("experiment", ["tiny", "controls"])
-def test_every_cell_of_the_experiment_is_there(experiment):
+@pytest.fixture(scope="module")
+def comparisons() -> pd.DataFrame:
+    return pd.read_csv(FOLDER / "comparisons.csv")
+
+
+def test_every_cell_of_the_experiment_is_there():
     """By identity: checkpoint, tasks, method parameters, budgets and generation settings are those of now."""
-    planned = {cell.id for cell in plan(composed("sweep", f"experiment={experiment}"))}
-    assert planned == {path.stem for path in (FOLDER.parent / experiment / "cells").glob("*.json")}
+    planned = {cell.id for cell in plan(composed("sweep", "experiment=tiny"))}
+    samples = pd.read_parquet(FOLDER / "samples.parquet", columns=["cell"])
+    assert planned == set(samples["cell"])
+    assert (samples["cell"].value_counts() == 500).all()
 
 
 def test_grid_is_complete_and_budgets_are_realised(cells):
-    assert set(cells["method"]) == {"fullkv", *NAMES.values()}
-    assert (cells["n"] == 200).all()
-    evicting = cells[cells["budget"].notna() & (cells["n_uncompressed"] < 200)]
-    assert (evicting["realised_budget"] == evicting["budget"]).all()
-    assert (evicting["n_uncompressed"] == 0).all()
+    assert set(cells["task"]) == set(TASKS)
+    assert len(cells) == len(set(cells["task"])) * 171
+    assert (cells["n"] == 500).all()
+    assert (cells["n_failed"] == 0).all()
+    exact = cells[
+        cells["budget"].notna() & (cells["n_uncompressed"] == 0) & (cells["rounding"] != "released")
+    ]
+    assert (exact["realised_budget"] - exact["budget"]).abs().max() < 1e-9
+    assert (cells.loc[cells["budget"] <= 128, "n_uncompressed"] == 0).all()
 
 
 def test_budgets_hurt_and_a_budget_above_the_prompt_is_fullkv(cells):
     for _, rows in cells.groupby("task"):
         full = rows.loc[rows["method"] == "fullkv", "score"].item()
-        smallest = rows[rows["budget"] == rows["budget"].min()]
-        above = rows[rows["budget"] == 128]
-        assert (smallest["score"] < full - 0.05).all()
+        window = rows[rows["budget"] == 8]
+        above = rows[rows["budget"] == 320]
+        assert (window["score"] < full - 0.05).all()
         assert (above["score"] == full).all()
         assert (above["agreement_full"] == 1).all()
-        assert rows.loc[rows["budget"] == 92, "score"].max() >= full - 0.02
 
 
 def test_readme_table_is_the_file(cells):
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    head = re.search(r"\| score at budget \|(.*)\|", text)
-    assert head is not None
-    budgets = [int(number) for number in head[1].split("|")]
-    seen = 0
-    task, scores = "", cells.set_index(["task", "method", "budget"])["score"].sort_index()
-    for line in text[head.end() :].split("\n\n")[0].splitlines():
-        if title := re.search(r"`(tiny_\w+)`\*\* \(FullKV (\.\d+)\)", line):
+    (head, *rows) = rows_of_table("score at budget")
+    budgets = [int(number) for number in head[1:]]
+    scores = cells.groupby(["task", "method", "budget"], dropna=False)["score"].mean()
+    full = cells[cells["method"] == "fullkv"].set_index("task")["score"]
+    seen: list[tuple[str, str]] = []
+    task = ""
+    for row in rows:
+        if title := re.search(r"`(tiny_\w+)`\*\* \(FullKV ([\d.]+)\)", row[0]):
             task = title[1]
-            assert f"{scores[task, 'fullkv'].item():.3f}" == f"0{title[2]}"
-        elif (row := [part.strip() for part in line.strip("|").split("|")])[0] in NAMES:
-            measured = [f"{scores[task, NAMES[row[0]], budget]:.3f}".removeprefix("0") for budget in budgets]
-            assert row[1:] == measured, line
-            seen += 1
-    assert seen == 10
+            assert title[2] == short(full[task])
+        else:
+            measured = [short(scores[task, NAMES[row[0]], budget]) for budget in budgets]
+            assert row[1:] == measured, row
+            seen.append((task, row[0]))
+    assert seen == [(task, name) for task in TASKS for name in NAMES]
 
 
-def test_readme_says_what_the_controls_measured():
-    """Paired differences with their intervals, from the committed samples."""
-    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    samples = pd.read_parquet(FOLDER.parent / "controls" / "samples.parquet")
-    for budget in (48, 64):
-        chosen = samples[(samples["task"] == "tiny_ocr") & (samples["budget"] == budget)]
-        score = chosen.pivot(index="doc_id", columns="method", values="score")
-        for ours, theirs in (("sparsemm", "sparsemm_layer_mean"), ("sparsemm_layer_mean", "sparsemm_flat")):
-            difference = score[ours] - score[theirs]
-            low, high = interval(difference.to_list())
-            assert f"{difference.mean():+.3f} [{low:+.3f}, {high:+.3f}]" in text
+def test_readme_says_where_the_gain_comes_from(comparisons):
+    """Paired differences with their intervals, mean over the budgets that evict."""
+    (_, *rows) = rows_of_table("mean gain in score")
+    pairs = (
+        ("sparsemm", "snapkv"),
+        ("sparsemm_layer_mean", "sparsemm_flat"),
+        ("sparsemm", "sparsemm_layer_mean"),
+        ("sparsemm", "sparsemm_shuffled"),
+    )
+    overall = comparisons[comparisons["budget"].isna()].set_index(["task", "method", "reference"])
+    assert [row[0].strip("`") for row in rows] == list(TASKS)
+    for row in rows:
+        for (method, reference), said in zip(pairs, row[1:], strict=True):
+            found = overall.loc[row[0].strip("`"), method, reference]
+            assert found["budgets"] == 9
+            assert said == f"{found['difference']:+.3f} [{found['ci_low']:+.3f}, {found['ci_high']:+.3f}]"
+
+
+def test_flat_scores_are_snapkv(cells):
+    """The control that the gain is measured from keeps what SnapKV keeps, answer by answer."""
+    scores = cells.set_index(["task", "method", "budget"])["score"]
+    flat, snapkv = (scores.xs(name, level="method") for name in ("sparsemm_flat", "snapkv"))
+    pd.testing.assert_series_equal(flat, snapkv)
+
+
+def test_head_scores_and_their_statistics_are_the_readmes():
+    scores = HeadScores.load(RESULTS / "head_scores" / "tiny.safetensors")
+    assert scores.card["n"] == len(scores.hits) == 1000
+    shares = pd.read_csv(RESULTS / "head_scores" / "tiny.top_share.csv")
+    pd.testing.assert_frame_equal(shares, top_share(scores).round(6))
+    agreement = pd.read_csv(RESULTS / "head_scores" / "tiny.rank_agreement.csv")
+    pd.testing.assert_frame_equal(agreement, rank_agreement(scores).round(6))
+    for heads in (3, 6, 16):
+        row = shares.set_index("heads").loc[heads]
+        said = f"{row['score_share']:.1%} [{row['ci_low']:.1%}, {row['ci_high']:.1%}]"
+        assert said in FLOWING
+    hundred = agreement[(agreement["images"] == 100)].set_index("against")
+    for against in ("all", "others"):
+        row = hundred.loc[against]
+        assert f"{row['rank_correlation']:.4f} [{row['low']:.4f}, {row['high']:.4f}]" in FLOWING
+
+
+@pytest.fixture(scope="module")
+def readings() -> pd.DataFrame:
+    return pd.read_csv(RESULTS / "reader" / "readings.csv")
+
+
+def test_the_reader_was_measured_on_the_pages_of_now(readings):
+    facts = json.loads((RESULTS / "reader" / "run.json").read_text(encoding="utf-8"))
+    assert facts["documents_version"] == VERSION
+    card = json.loads((ROOT / "sparsemm/tiny/checkpoint/training.json").read_text(encoding="utf-8"))
+    of_card = pd.DataFrame([Reading(**row).__dict__ for row in card["readings"]]).round(5)
+    pd.testing.assert_frame_equal(readings, of_card, check_dtype=False)
+
+
+def test_readme_says_how_well_the_model_reads(readings):
+    """Means over kinds of pages (transcription) and over questions (look-ups), as the gate counts them."""
+    (head, *rows) = rows_of_table("visual tokens")
+    assert head[1:] == ["lines found", "character error", "look-up", "look-up, held-out font"]
+    for row in rows:
+        here = readings[readings["tokens"] == int(row[0])]
+        seen, held_out = here[here["font"] == "seen"], here[here["font"] != "seen"]
+        ocr = seen[seen["asked"] == "ocr"]
+        lookups = [
+            (part["exact"] * part["n"]).sum() / part["n"].sum()
+            for part in (
+                rows[rows["asked"].isin(("value", "key", "total", "cell"))] for rows in (seen, held_out)
+            )
+        ]
+        assert row[1:] == [
+            f"{ocr['lines_found'].mean():.1%}",
+            f"{ocr['character_error'].mean():.1%}",
+            *(f"{share:.1%}" for share in lookups),
+        ]
+    assert [int(row[0]) for row in rows] == [96, 144, 192, 288]
 
 
 def test_readme_says_what_fan_out_costs():
     """The table of costs is the file's, and no fanned-out response differed from a run alone."""
-    costs = pd.read_csv(FOLDER.parent / "efficiency" / "fanout.csv").set_index(["workload", "measured"])
+    costs = pd.read_csv(RESULTS / "efficiency" / "fanout.csv").set_index(["workload", "measured"])
     assert (costs["differing_documents"].dropna() == 0).all()
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
     for label, column, digits in (
         ("of FullKV by transformers' `generate`", "ratio_to_generate", 2),
         ("of FullKV by our own loop", "ratio_to_own_loop", 2),
         ("cheaper than 36 separate runs with real eviction, times", "times_cheaper_than_separate", 1),
     ):
         measured = [costs.loc[(workload, "fanout"), column] for workload in ("lookup", "transcription")]
-        assert f"| {label} | " + " | ".join(f"{value:.{digits}f}" for value in measured) + " |" in text
+        assert f"| {label} | " + " | ".join(f"{value:.{digits}f}" for value in measured) + " |" in README
