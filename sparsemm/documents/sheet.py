@@ -94,10 +94,6 @@ class Sheet:
         """Fill a rectangle, outlined in ink; right and bottom excluded."""
         self._draw.rectangle((left, top, right - 1, bottom - 1), fill=fill, outline=self._ink)
 
-    def panel(self, left: int, top: int, right: int, bottom: int, fill: Colour) -> None:
-        """Fill a rectangle; right and bottom excluded."""
-        self._draw.rectangle((left, top, right - 1, bottom - 1), fill=fill)
-
     def finish(self, noise: int, tilt: float) -> tuple[Image.Image, tuple[tuple[Word, ...], ...]]:
         """Tilt the sheet by ``tilt`` degrees about its middle, add ``noise`` grey levels to every pixel.
 
