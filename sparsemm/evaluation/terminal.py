@@ -28,6 +28,11 @@ FAILURES_NAMED = 5
 """So many documents that failed are named with their reason."""
 
 
+HEADING = "method \\ budget"
+COLUMN = 8
+"""Characters that a column of scores takes, its frame included."""
+
+
 def cell_name(cell: Cell) -> str:
     """A cell in a few words: ``tiny_ocr snapkv 32``."""
     budget = f" {cell.method.budget}" if cell.method.evicts else ""
@@ -68,22 +73,38 @@ def print_outcomes(outcomes: Sequence[Outcome], console: Console) -> int:
 
 
 def _print_task(task: str, cells: Sequence[Cell], table: pd.DataFrame, console: Console) -> None:
-    """One task's scores: methods as rows, budgets as columns."""
+    """One task's scores: methods as rows, budgets as columns, in as many tables as the terminal needs."""
     methods = dict.fromkeys(cell.method_name for cell in cells)
     budgets = sorted({cell.method.budget for cell in cells if cell.method.evicts})
     rows = table[(table["task"] == task) & table["method"].isin(list(methods))]
     console.print(f"\n[bold]{task}[/bold]: {rows['metric'].iloc[0]}, {rows['n'].iloc[0]} documents")
-    printed = Table()
-    printed.add_column("method \\ budget")
-    for heading in [str(budget) for budget in budgets] or ["all tokens"]:
-        printed.add_column(heading, justify="right")
-    for method in methods:
-        group = rows[rows["method"] == method]
-        printed.add_row(method, *(_score(group, budget) for budget in budgets or [None]))
-    console.print(printed)
+    names = {method: _name(method, rows[rows["method"] == method]) for method in methods}
+    room = console.width - max(map(len, [HEADING, *names.values()])) - 4
+    tables = max(1, -(-len(budgets) * COLUMN // max(room, COLUMN)))
+    size = -(-len(budgets) // tables) or 1
+    for shown in [budgets[start : start + size] for start in range(0, len(budgets), size)] or [[]]:
+        printed = Table()
+        printed.add_column(HEADING, no_wrap=True)
+        for heading in [str(budget) for budget in shown] or ["all tokens"]:
+            printed.add_column(heading, justify="right")
+        for method, name in names.items():
+            group = rows[rows["method"] == method]
+            printed.add_row(name, *(_score(group, budget) for budget in shown or [None]))
+        console.print(printed)
+
+
+def _seeds(group: pd.DataFrame) -> int:
+    """How many seeds a method was run with."""
+    return max(1, group["seed"].nunique())
+
+
+def _name(method: str, group: pd.DataFrame) -> str:
+    return f"{method}, {_seeds(group)} seeds" if _seeds(group) > 1 else method
 
 
 def _score(group: pd.DataFrame, budget: float | None) -> str:
-    """One score (FullKV's under every budget), or several where other parameters differ."""
+    """One score (FullKV's under every budget), the mean of seeds, or several where other parameters differ."""
     chosen = group if group["budget"].isna().all() else group[group["budget"] == budget]
+    if len(chosen) == _seeds(group):
+        return f"{chosen['score'].mean():.3f}"
     return " ".join(f"{value:.3f}" for value in chosen["score"])

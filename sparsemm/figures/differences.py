@@ -19,9 +19,9 @@ COLUMNS = ("model", "task", "method", "reference", "budget", "difference", "ci_l
 """Needed columns of ``comparisons.csv``."""
 
 PAIR_STYLES = {
-    ("sparsemm", "sparsemm_flat"): MethodStyle("heads' own scores over equal ones", "#000000", "o", "--"),
-    ("sparsemm_layer_mean", "sparsemm_flat"): MethodStyle("part of the layers", "#56B4E9", "v"),
-    ("sparsemm", "sparsemm_layer_mean"): MethodStyle("part of the heads", "#D55E00", "D"),
+    ("sparsemm", "sparsemm_flat"): MethodStyle("SparseMM over equal budgets", "#000000", "o", "--"),
+    ("sparsemm_layer_mean", "sparsemm_flat"): MethodStyle("of it by layers", "#56B4E9", "v"),
+    ("sparsemm", "sparsemm_layer_mean"): MethodStyle("of it by heads", "#D55E00", "D"),
 }
 """SparseMM's gain over equal budgets, and the two parts that it is the sum of."""
 
