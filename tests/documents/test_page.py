@@ -133,7 +133,7 @@ def test_splits_share_neither_words_nor_keys():
 
 def test_a_tilt_takes_the_boxes_along():
     """The tilted ink lies in the tilted boxes, and they have moved."""
-    sheet = Sheet(random.Random(0), 16, 16, load_face("DejaVuSansMono", 13), (255,) * 3, (0,) * 3)
+    sheet = Sheet(random.Random(0), 16, 16, load_face("DejaVuSansMono", 13), (255, 255, 255), (0, 0, 0))
     sheet.write(0, 200, "HIGH")
     sheet.write(15, 3, "LOW")
     straight = {word.text: word for _, line in sheet._words.items() for word in line}

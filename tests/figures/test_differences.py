@@ -67,6 +67,6 @@ def test_concentration_draws_both_tables():
     figure = head_concentration(shares, agreement, title="tiny")
     left, right = figure.axes
     _, measured = left.get_lines()
-    np.testing.assert_allclose(measured.get_ydata(), 100 * shares["score_share"])
-    assert [line.get_xdata().tolist() for line in right.get_lines()] == [[10, 30]] * 2
+    np.testing.assert_allclose(np.asarray(measured.get_ydata()), 100 * shares["score_share"])
+    assert [np.asarray(line.get_xdata()).tolist() for line in right.get_lines()] == [[10, 30]] * 2
     inside(figure)

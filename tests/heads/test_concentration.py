@@ -1,5 +1,7 @@
 """Top shares and rank agreement against plain computations, and what they say of known scores."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.stats import rankdata
@@ -41,7 +43,7 @@ def test_the_interval_is_a_bootstrap_over_images():
 
 def test_rank_agreement_is_spearmans():
     noisy = scores(images=8, noise=0.3)
-    table = rank_agreement(noisy, sizes=(4,), draws=300).set_index("against")
+    table: Any = rank_agreement(noisy, sizes=(4,), draws=300).set_index("against")
     hits = noisy.hits.reshape(8, -1).astype(float)
     rng = np.random.default_rng(0)
     found = []

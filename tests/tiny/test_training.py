@@ -62,10 +62,12 @@ def test_a_branch_is_the_question_asked_alone(untrained, kind):
         short = [question for question in page.questions if question.kind != "say"]
         chosen = [short[index] for index in order.permutation(len(short))[:3]]
         starts = [batch.text.sections.prefix + i * batch.text.sections.question for i in range(len(chosen))]
-        asked = [(start, q.text, q.answer) for start, q in zip(starts, chosen, strict=True)]
+        asked: list[tuple[int, str, str]] = [
+            (start, q.text, q.answer) for start, q in zip(starts, chosen, strict=True)
+        ]
         said = next((q for q in page.questions if q.kind == "say"), None)
-        whole = (said.text, said.answer) if said else (OCR_PROMPT, page.text)
-        asked.append((weights.shape[1] - batch.text.sections.transcription, *whole))
+        question, answer = (said.text, said.answer) if said else (OCR_PROMPT, page.text)
+        asked.append((weights.shape[1] - batch.text.sections.transcription, question, answer))
         for start, question, answer in asked:
             content = [{"type": "image"}, {"type": "text", "text": question}]
             chat = [{"role": "user", "content": content}, {"role": "assistant", "content": answer}]
