@@ -1,4 +1,4 @@
-"""What is asked of the pages: short answers and long ones, as in the two local tasks."""
+"""What is asked of the pages: short answers and long ones, the documents of two of the local tasks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sparsemm.tiny import OCR_PROMPT
 
 @dataclass(frozen=True)
 class Workload:
-    """A kind of question; limits are those of the local task that asks it.
+    """A kind of question; pages and limit are those of the local task that asks it.
 
     Attributes
     ----------
@@ -32,22 +32,34 @@ class Workload:
 
     def pages(self, count: int) -> list[Page]:
         """The first pages."""
-        return [make_page(self.first_seed + index, tokens=TOKENS) for index in range(count)]
+        return [_page(self.first_seed + index, PAGES[index % len(PAGES)]) for index in range(count)]
 
 
-TOKENS = 144
-"""Visual tokens of every page."""
+PAGES = ("form", "receipt", "table")
+"""Kinds of pages, in turn."""
+
+SIZES = (144, 192, 288)
+"""Visual tokens of the pages, drawn for each."""
+
+ASKED = ("value", "key", "total", "cell")
+"""Kinds of questions, of which one that the page answers is drawn."""
+
+
+def _page(seed: int, kind: str) -> Page:
+    return make_page(seed, kind=kind, tokens=random.Random(f"size/{seed}").choice(SIZES))
 
 
 def _lookup(page: Page) -> str:
-    return random.Random(page.seed).choice(page.questions).text
+    rng = random.Random(page.seed)
+    kind = rng.choice([kind for kind in ASKED if any(one.kind == kind for one in page.questions)])
+    return rng.choice([one.text for one in page.questions if one.kind == kind])
 
 
 WORKLOADS = {
     "lookup": Workload(_lookup, 10_000, 32),
     "transcription": Workload(lambda page: OCR_PROMPT, 20_000, 224),
 }
-"""``tiny_docvqa`` asks for a value (about 5 tokens), ``tiny_ocr`` for the whole page (about 90)."""
+"""``tiny_docvqa`` asks for one word or number (about 5 tokens), ``tiny_ocr`` for the page (about 90)."""
 
 
 def batches(workload: Workload, pages: Sequence[Page], size: int, checkpoint: Checkpoint) -> list[Any]:

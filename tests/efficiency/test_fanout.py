@@ -1,10 +1,13 @@
 """The fan-out benchmark, really run on two pages; that its options, table and record are as documented."""
 
 import csv
+import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from sparsemm import cli
 from sparsemm.configs import InputError, names
@@ -16,7 +19,7 @@ from tests.composing import composed
 
 SMALL = (
     "documents=2",
-    "budgets=[12,24,128]",
+    "budgets=[12,24,320]",
     "methods=[sparsemm]",
     "batch_sizes=[2]",
     "rounds=1",
@@ -66,7 +69,7 @@ def test_fanned_out_answers_are_those_of_every_other_way(rows):
 
 def test_cells_that_keep_everything_share_a_row(rows):
     for name in WORKLOADS:
-        assert float(rows[name, "fanout"]["rows_per_document"]) == 3  # at 128 SparseMM is FullKV
+        assert float(rows[name, "fanout"]["rows_per_document"]) == 3  # at 320 SparseMM is FullKV
         assert float(rows[name, "generate"]["rows_per_document"]) == 1
 
 
@@ -79,7 +82,7 @@ def test_ratios_and_the_extrapolation_follow_from_the_seconds(rows):
         )
         cheaper = seconds["separate"] / seconds["fanout"]
         assert float(fanout["times_cheaper_than_separate"]) == pytest.approx(cheaper, 0.01)
-        assert rows[name, "separate"]["extrapolated_from"] == "sparsemm 12; sparsemm 128"
+        assert rows[name, "separate"]["extrapolated_from"] == "sparsemm 12; sparsemm 320"
 
 
 def test_the_record_says_on_what_and_with_what(folder):
@@ -97,8 +100,12 @@ def test_the_record_says_on_what_and_with_what(folder):
 def test_workloads_ask_what_the_local_tasks_ask():
     for name, task in (("lookup", "tiny_docvqa"), ("transcription", "tiny_ocr")):
         workload = WORKLOADS[name]
-        asked = [workload.question(page) for page in workload.pages(5)]
-        assert asked == [document["question"] for document in tasks.documents(task, 5)]
+        pages = workload.pages(9)
+        documents = tasks.documents(task, 9)
+        assert [workload.question(page) for page in pages] == [document["question"] for document in documents]
+        for page, document in zip(pages, documents, strict=True):
+            with Image.open(io.BytesIO(document["image"]["bytes"])) as image:
+                assert np.array_equal(np.asarray(image), np.asarray(page.image))
         assert f"max_new_tokens: {workload.max_new_tokens}\n" in tasks.TASK_FILES[task]
 
 
