@@ -47,4 +47,5 @@ def test_same_scores_as_the_sweep(tmp_path: Path, monkeypatch):
             assert figures["realised_budget"] == row["realised_budget"] == 32
             assert figures["evicted_tokens"] == row["evicted_tokens"] > 0
             assert figures["prefill_s"] > 0
-    assert 0 < cells["score"].max() < 1  # it reads some of the pages, and not all
+    assert cells["score"].max() > 0  # it reads something: equal scores say something
+    assert not list(tmp_path.rglob("*submission*"))

@@ -15,14 +15,9 @@ from sparsemm.evaluation.scoring import Scored, read_results, score
 from sparsemm.evaluation.task_files import share_found
 
 LIMIT = 6
-YAML = Path(lmms_eval.__file__).parent / "tasks/ocrbench/ocrbench.yaml"
+TASKS = Path(lmms_eval.__file__).parent / "tasks"
+YAML = TASKS / "ocrbench/ocrbench.yaml"
 OFFICIAL = "lmms_eval.tasks.ocrbench.utils:ocrbench_aggregate_accuracy"
-
-
-def texts(right: int) -> dict[int, str]:
-    """The answers of the first `right` documents of tiny_ocr, and wrong ones."""
-    answers = [document["answer"][0] for document in tasks.documents("tiny_ocr", LIMIT)]
-    return {number: answer if number < right else "?" for number, answer in enumerate(answers)}
 
 
 @pytest.fixture
@@ -35,6 +30,55 @@ def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "official_ocr.yaml").write_text(yaml.safe_dump({"include": str(YAML), **changes}))
     monkeypatch.setattr(scoring, "include_path", lambda: folder)
     return folder
+
+
+def answers(task: str) -> list[str]:
+    """The right answers of a task's first documents."""
+    found = [row["answers"] if "answers" in row else row["answer"] for row in tasks.documents(task, LIMIT)]
+    return [answer if isinstance(answer, str) else answer[0] for answer in found]
+
+
+def texts(right: int) -> dict[int, str]:
+    """The answers of the first `right` documents of tiny_ocr, and wrong ones."""
+    return {number: answer if number < right else "?" for number, answer in enumerate(answers("tiny_ocr"))}
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "yaml_file"),
+    [
+        ("tiny_docvqa", "anls", "docvqa/docvqa_val.yaml"),
+        ("tiny_chartqa", "relaxed_overall", "chartqa/chartqa.yaml"),
+        ("tiny_textvqa", "exact_match", "textvqa/textvqa_val.yaml"),
+    ],
+)
+def test_scores_are_those_of_the_official_task(task, metric, yaml_file, tmp_path, monkeypatch):
+    """Right, wrong, empty, in capitals, cut short and as part of more: document by document the same."""
+    right = answers(task)
+    given = dict(enumerate([right[0], "?", "", right[3].upper(), right[4][:-1], f"{right[5]} {right[5]}"]))
+    ours = score(given, task, metric, LIMIT)
+
+    split = "test" if task == "tiny_chartqa" else "validation"
+    data = {"data_files": {split: str(tasks.include_path() / f"{task}.parquet")}}
+    changes = {"task": "official", "dataset_path": "parquet", "dataset_name": None, "dataset_kwargs": data}
+    changes["include"] = str(TASKS / yaml_file)
+    (tmp_path / "official.yaml").write_text(yaml.safe_dump(changes))
+    monkeypatch.setattr(scoring, "include_path", lambda: tmp_path)
+    theirs = score(given, "official", metric, LIMIT)
+    assert ours.value == theirs.value == pytest.approx(sum(theirs.samples["score"]) / LIMIT)
+    assert ours.aggregation is None
+    assert ours.samples["score"] == theirs.samples["score"]
+    assert ours.samples["score"][:4] == [1, 0, 0, 1]
+
+
+def test_a_part_of_the_documents_may_lack_a_metric():
+    """chartqa scores people's and machines' questions apart; the first document is a machine's."""
+    given = dict(enumerate(answers("tiny_chartqa")))
+    assert score(given, "tiny_chartqa", "relaxed_overall", 1).value == 1
+    with pytest.raises(ValueError, match="no metric 'relaxed_human_split'; did you mean"):
+        score(given, "tiny_chartqa", "relaxed_human_split", 1)
+    part = score(given, "tiny_chartqa", "relaxed_human_split", LIMIT)
+    assert part.value == 1
+    assert set(part.samples["score"]) == {1, None}
 
 
 def scored(right: int, task: str) -> Scored:

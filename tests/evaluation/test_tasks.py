@@ -13,6 +13,7 @@ import datasets
 import lmms_eval.tasks
 import numpy as np
 import pytest
+from lmms_eval.tasks.textvqa.utils import textvqa_doc_to_text
 from lmms_eval.utils import load_yaml_config
 from PIL import Image
 
@@ -90,6 +91,13 @@ def test_signs_are_scored_by_textvqas_own_code():
     doc = {"question_id": 1, "answers": ["The Corner Shop"] * 10}
     assert textvqa_score(copy.deepcopy(doc), ["corner shop."]) == {"exact_match": 1.0}
     assert textvqa_score(copy.deepcopy(doc), ["corner"]) == {"exact_match": 0.0}
+
+
+def test_textvqas_own_code_leaves_the_questions_as_they_are():
+    """It makes the first letter a capital, and all others small."""
+    prompts = {"pre_prompt": "", "post_prompt": ""}
+    for question in set(read("tiny_textvqa")["question"]):
+        assert textvqa_doc_to_text({"question": question}, prompts) == question
 
 
 @pytest.mark.parametrize("name", NAMES)
