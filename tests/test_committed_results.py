@@ -118,6 +118,25 @@ def test_readme_says_where_the_gain_comes_from(comparisons):
             assert said == f"{found['difference']:+.3f} [{found['ci_low']:+.3f}, {found['ci_high']:+.3f}]"
 
 
+def test_readme_says_how_large_the_layers_part_is(comparisons, cells):
+    overall = comparisons[comparisons["budget"].isna()].set_index(["task", "method", "reference"])
+    gain = overall["difference"]
+    for task, words in (
+        ("tiny_docvqa", "keeps {} % of it on questions to documents"),
+        ("tiny_chartqa", "{} % on charts"),
+        ("tiny_ocr", "{} % on transcription"),
+        ("tiny_textvqa", "{} % on signs"),
+    ):
+        layers = gain[task, "sparsemm_layer_mean", "sparsemm_flat"]
+        assert words.format(round(100 * layers / gain[task, "sparsemm", "sparsemm_flat"])) in FLOWING
+        assert overall.loc[(task, "sparsemm", "sparsemm_layer_mean"), "ci_low"] > 0
+    scores = cells.groupby(["method", "task", "budget"])["score"].mean()
+    between = scores["sparsemm_shuffled"] - scores["snapkv"]
+    assert (
+        between[between.index.get_level_values("budget").isin((12, 16, 24, 32, 48, 64, 96, 128))] < 0
+    ).all()
+
+
 def test_flat_scores_are_snapkv(cells):
     """The control that the gain is measured from keeps what SnapKV keeps, answer by answer."""
     scores = cells.set_index(["task", "method", "budget"])["score"]
@@ -136,6 +155,8 @@ def test_head_scores_and_their_statistics_are_the_readmes():
         row = shares.set_index("heads").loc[heads]
         said = f"{row['score_share']:.1%} [{row['ci_low']:.1%}, {row['ci_high']:.1%}]"
         assert said in FLOWING
+    last_two = scores.scores[-2:].sum() / scores.scores.sum()
+    assert f"the last two of eight layers {last_two:.0%}".replace("%", " %") in FLOWING
     hundred = agreement[(agreement["images"] == 100)].set_index("against")
     for against in ("all", "others"):
         row = hundred.loc[against]

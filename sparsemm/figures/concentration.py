@@ -60,7 +60,7 @@ def head_concentration(
     right.set_xticks(sorted(rank_agreement["images"].unique()))
     right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     right.xaxis.set_minor_formatter(NullFormatter())
-    right.set_ylim(top=1.005)
+    right.set_ylim(top=1.0)
     right.set_xlabel("documents")
     right.set_ylabel("rank correlation of head scores")
     right.legend(loc="lower right")

@@ -52,6 +52,12 @@ def check_count(name: str, value: object) -> None:
         raise ValueError(f"{name} must be a positive integer, got {value!r}")
 
 
+def check_seed(value: object) -> None:
+    """Raise a one-line ``ValueError`` unless `value` is an integer from 0 on."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"seed must be an integer from 0 on, got {value!r}")
+
+
 @dataclass(frozen=True, eq=False)
 class KVMethod(ABC):
     """Which KV entries of a prompt stay in the cache.

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparsemm.methods.base import ModelShape
+from sparsemm.methods.base import ModelShape, check_seed
 from sparsemm.methods.head_scored import HeadScored, sum_groups
 
 
@@ -33,6 +33,10 @@ class RandomHeads(HeadScored):
 
     _: KW_ONLY
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_seed(self.seed)
 
     def kv_head_scores(self, shape: ModelShape) -> Tensor:
         """Return the drawn scores [layers, Hkv]; see `HeadScored.kv_head_scores`."""

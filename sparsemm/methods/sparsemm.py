@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sparsemm.methods.base import ModelShape, check_choice
+from sparsemm.methods.base import ModelShape, check_choice, check_seed
 from sparsemm.methods.head_scored import HeadScored, sum_groups
 
 
@@ -47,6 +47,7 @@ class SparseMM(HeadScored):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_seed(self.seed)
         check_choice("control", self.control, (None, "layer_mean", "shuffled", "flat"))
         object.__setattr__(self, "head_scores", _checked(self.head_scores))
 

@@ -112,4 +112,4 @@ def test_estimated_memory_bounds_the_rows(untrained):
     assert capped(100) == 5
     assert rows_that_fit(1, text, torch.float32, documents=3, max_new_tokens=20)(100) == 1
     # K/V of a document: keys and values of all layers and KV heads, twice.
-    assert document_bytes(shape, 100, 4) == 2 * 2 * 6 * 4 * 100 * 24 * 4
+    assert document_bytes(shape, 100, 4) == 2 * 2 * 8 * 4 * 100 * 24 * 4

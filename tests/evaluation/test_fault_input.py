@@ -75,7 +75,7 @@ SCORES: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (Path.unlink, "no such file: "),
     "a folder": (lambda file: (file.unlink(), file.mkdir()), "no head scores at "),
     "fewer layers": (wrong_scores(lambda hits: hits[:, :4]), "head scores are (4, 8), the model's"),
-    "fewer heads": (wrong_scores(lambda hits: hits[..., :4]), "head scores are (6, 4), the model's"),
+    "fewer heads": (wrong_scores(lambda hits: hits[..., :4]), "head scores are (8, 4), the model's"),
     "no images": (wrong_scores(lambda hits: hits[0]), "must be [images, layers, query heads]"),
     "nan": (wrong_scores(lambda hits: hits * np.float32("nan")), "must be finite, not negative"),
     "negative": (wrong_scores(lambda hits: -hits), "must be finite, not negative"),
