@@ -103,7 +103,7 @@ def _name(method: str, group: pd.DataFrame) -> str:
 
 
 def _score(group: pd.DataFrame, budget: float | None) -> str:
-    """One score (FullKV's under every budget), the mean of seeds, or several where other parameters differ."""
+    """One score (FullKV's under every budget), a mean of seeds, or several where other parameters differ."""
     chosen = group if group["budget"].isna().all() else group[group["budget"] == budget]
     if len(chosen) == _seeds(group):
         return f"{chosen['score'].mean():.3f}"
