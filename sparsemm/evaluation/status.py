@@ -122,7 +122,9 @@ def read_status(folder: Path) -> Status:
         A killed writer left an unfinished transaction, and the folder is read-only here.
     """
     if not (folder / "cells").is_dir() and not store_files_folder(folder).is_dir():
-        raise InputError(f"no results at {folder}: it has neither cells/ nor responses/")
+        finished = (folder / "cells.csv").is_file()
+        what = "only tables of a finished sweep" if finished else "no results"
+        raise InputError(f"{what} at {folder}: it has neither cells/ nor responses/")
     stored, files = _read_store(store_files_folder(folder)), {cell["id"]: cell for cell in read_cells(folder)}
     failures: dict[tuple[str, int], str] = {}
     for cell, documents in stored.failed.items():
