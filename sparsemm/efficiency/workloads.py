@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sparsemm.documents import Page, make_page
+from sparsemm.documents import Page
+from sparsemm.documents.drawn import draw_page, draw_question
 from sparsemm.models.checkpoint import Checkpoint
 from sparsemm.tiny import OCR_PROMPT
 
@@ -32,31 +32,18 @@ class Workload:
 
     def pages(self, count: int) -> list[Page]:
         """The first pages."""
-        return [_page(self.first_seed + index, PAGES[index % len(PAGES)]) for index in range(count)]
+        return [draw_page(self.first_seed + index, PAGES[index % len(PAGES)]) for index in range(count)]
 
 
 PAGES = ("form", "receipt", "table")
 """Kinds of pages, in turn."""
 
-SIZES = (144, 192, 288)
-"""Visual tokens of the pages, drawn for each."""
-
 ASKED = ("value", "key", "total", "cell")
 """Kinds of questions, of which one that the page answers is drawn."""
 
 
-def _page(seed: int, kind: str) -> Page:
-    return make_page(seed, kind=kind, tokens=random.Random(f"size/{seed}").choice(SIZES))
-
-
-def _lookup(page: Page) -> str:
-    rng = random.Random(page.seed)
-    kind = rng.choice([kind for kind in ASKED if any(one.kind == kind for one in page.questions)])
-    return rng.choice([one.text for one in page.questions if one.kind == kind])
-
-
 WORKLOADS = {
-    "lookup": Workload(_lookup, 10_000, 32),
+    "lookup": Workload(lambda page: draw_question(page, ASKED).text, 10_000, 32),
     "transcription": Workload(lambda page: OCR_PROMPT, 20_000, 224),
 }
 """``tiny_docvqa`` asks for one word or number (about 5 tokens), ``tiny_ocr`` for the page (about 90)."""

@@ -12,13 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sparsemm.documents import Page, Question, make_page
+from sparsemm.documents import Page, Question
+from sparsemm.documents.drawn import draw_page, draw_question
 from sparsemm.tiny import OCR_PROMPT
 
 DOCUMENTS = 500
-SIZES = (144, 192, 288)
-"""Visual tokens of the pages, drawn for each: the difficulty."""
-
 FACTS = ("page", "asked", "tokens")
 """Columns that no official code reads."""
 
@@ -111,22 +109,14 @@ TASKS: Mapping[str, LocalTask] = {
 def page_of(task: str, index: int) -> Page:
     """The page of a task's document."""
     made = TASKS[task]
-    seed = made.first_seed + index
-    tokens = random.Random(f"size/{seed}").choice(SIZES)
-    return make_page(seed, kind=made.pages[index % len(made.pages)], split="eval", tokens=tokens)
+    return draw_page(made.first_seed + index, made.pages[index % len(made.pages)])
 
 
 def question_of(task: str, page: Page) -> Question:
-    """What the task asks of a page: a kind of question by the page's seed, then one of that kind.
-
-    A transcription's answer is one line of the page.
-    """
-    rng = random.Random(page.seed)
-    asked = TASKS[task].asked
-    if not asked:
-        return Question("ocr", OCR_PROMPT, rng.choice(page.text.split("\n")))
-    kind = rng.choice([kind for kind in asked if any(q.kind == kind for q in page.questions)])
-    return rng.choice([question for question in page.questions if question.kind == kind])
+    """What the task asks of a page; a transcription's answer is one line of the page, by the page's seed."""
+    if asked := TASKS[task].asked:
+        return draw_question(page, asked)
+    return Question("ocr", OCR_PROMPT, random.Random(page.seed).choice(page.text.split("\n")))
 
 
 def documents(task: str, count: int = DOCUMENTS) -> list[Row]:

@@ -22,7 +22,8 @@ import yaml
 
 from sparsemm.configs import InputError
 from sparsemm.documents import VERSION
-from sparsemm.evaluation.local_documents import DOCUMENTS, FACTS, SIZES, TASKS, documents
+from sparsemm.documents.drawn import SIZES
+from sparsemm.evaluation.local_documents import DOCUMENTS, FACTS, TASKS, documents
 from sparsemm.evaluation.task_files import TASK_FILES
 
 if TYPE_CHECKING:

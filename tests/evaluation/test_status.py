@@ -123,13 +123,13 @@ def test_on_the_command_line(tmp_path, capsys):
     assert cli.main(["status", str(tmp_path / "nowhere")]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line == f"sparsemm: no results at {tmp_path / 'nowhere'}: it has neither cells/ nor responses/"
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "cells.csv").write_text("model\n")
+    assert cli.main(["status", str(tmp_path / "kept")]) == 2
+    assert "only tables of a finished sweep at " in capsys.readouterr().err
 
 
 def test_no_speed_before_the_first_commit(tmp_path):
     with ResponseStore.open(tmp_path, CELLS):
         assert read_status(tmp_path).speed is None
         assert "480 responses are missing" in shown(tmp_path)
-    (tmp_path / "kept").mkdir()
-    (tmp_path / "kept" / "cells.csv").write_text("model\n")
-    assert cli.main(["status", str(tmp_path / "kept")]) == 2
-    assert "only tables of a finished sweep at " in capsys.readouterr().err
