@@ -27,7 +27,11 @@ PATCH, MERGE = 8, 2
 
 @dataclass(frozen=True)
 class TinyShape:
-    """Sizes of a preset; ``num_attention_heads`` are query heads, ``vision_*`` the image tower's."""
+    """Sizes of a preset.
+
+    ``num_attention_heads`` are query heads, ``vision_*`` the image tower's; checkpoints are written in the
+    number format ``stored``.
+    """
 
     hidden_size: int
     intermediate_size: int
@@ -37,11 +41,14 @@ class TinyShape:
     vision_width: int
     vision_depth: int
     vision_heads: int
+    stored: torch.dtype = torch.float32
 
 
 PRESETS = {
     "tiny": TinyShape(192, 384, 8, 8, 4, vision_width=96, vision_depth=2, vision_heads=4),
-    "small": TinyShape(288, 384, 12, 12, 4, vision_width=128, vision_depth=3, vision_heads=4),
+    "small": TinyShape(
+        288, 384, 12, 12, 4, vision_width=128, vision_depth=3, vision_heads=4, stored=torch.bfloat16
+    ),
 }
 """Layers x query / KV heads: ``tiny`` (for two CPU cores) 8 x 8 / 4, ``small`` (for a GPU) 12 x 12 / 4.
 

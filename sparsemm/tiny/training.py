@@ -7,6 +7,7 @@ last everything together, on pages up to the size that the model is used with.
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import time
@@ -23,7 +24,7 @@ from tqdm import tqdm
 
 from sparsemm.documents import make_page
 from sparsemm.documents.page import GRIDS
-from sparsemm.tiny.architecture import build_model, build_processor
+from sparsemm.tiny.architecture import PRESETS, build_model, build_processor
 from sparsemm.tiny.batches import Batch, Packer
 from sparsemm.tiny.card import write_card
 from sparsemm.tiny.growth import start_from
@@ -166,7 +167,9 @@ def _save(
     seconds: float,
 ) -> None:
     """Write the checkpoint and the training state; the state is replaced last and at once."""
-    reader.model.save_pretrained(output)
+    stored = PRESETS[config.preset].stored
+    model: Any = reader.model if stored == torch.float32 else copy.deepcopy(reader.model)
+    model.to(stored).save_pretrained(output)
     build_processor().save_pretrained(output)
     state = {
         "reader": reader.state_dict(),

@@ -266,10 +266,24 @@ def test_the_bare_command_reads_a_preset():
         configuration(["preset=large"])
 
 
+def test_checkpoints_are_stored_in_the_presets_format(tmp_path, monkeypatch):
+    """Half the size on disk; training itself goes on in float32."""
+    monkeypatch.setitem(PRESETS, "tiny", dataclasses.replace(PRESETS["tiny"], stored=torch.bfloat16))
+    config = TrainConfig(output=str(tmp_path), stages=[SHORT[0]], workers=0, evaluate=0)
+    train(config)
+    weights = load_file(tmp_path / "model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {torch.bfloat16}
+    state = torch.load(tmp_path / "training_state.pt", weights_only=True)
+    assert {tensor.dtype for tensor in state["reader"].values()} == {torch.float32}
+    opened = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32)
+    name = "model.visual.patch_embed.proj.weight"
+    torch.testing.assert_close(opened.state_dict()[name], state["reader"][f"model.{name}"].bfloat16().float())
+
+
 @pytest.mark.parametrize("preset", ["tiny", "small"])
 def test_presets_hold_whole_recipes(preset):
     config = configuration([f"preset={preset}"])
-    assert build_model(config.preset).num_parameters() * (4 if preset == "tiny" else 2) < 16 * 2**20
+    assert build_model(config.preset).num_parameters() * PRESETS[preset].stored.itemsize < 16 * 2**20
     for stage in config.stages:
         assert set(stage.tokens) <= set(GRIDS)
         assert stage.lr >= stage.final_lr
