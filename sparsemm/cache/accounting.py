@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -29,9 +30,10 @@ def cache_bytes(
     max_new_tokens: int,
     shape: ModelShape,
     dtype: torch.dtype,
+    windows: Sequence[int] = (),
     backend: Backend = "grouped",
 ) -> CacheBytes:
-    """Count what the full-attention layers of a `RaggedCache` would hold for one batch under one method.
+    """Count what a `RaggedCache` would hold for one batch under one method.
 
     The same as ``stats().kv_bytes - stats().slack_bytes`` and ``stats().full_kv_bytes`` after a run with
     ``RaggedCache(config, method, max_new_tokens=max_new_tokens)``: the layout is made by the same function,
@@ -51,6 +53,8 @@ def cache_bytes(
         What the room for new tokens is sized by.
     shape, dtype
         Of the model; keys and values are `head_dim` long.
+    windows
+        Of each sliding-window layer, in tokens (`sparsemm.cache.backbone.sliding_windows`).
     """
     layers, rows, heads = kept.shape
     entry = 2 * shape.head_dim
@@ -71,4 +75,8 @@ def cache_bytes(
                 total += len(group.segments) * INDEX_BYTES
             if (lengths[group.segments] < group.width).any():
                 total += len(group.segments) * group.capacity * dtype.itemsize
-    return CacheBytes(total, layers * full)
+    # transformers keeps a sliding layer's newest entries as a view of what the last step joined.
+    seen = padded_length + appended
+    held = [min(seen, window) if appended else seen for window in windows]
+    sliding = rows * heads * sum(held) * entry * dtype.itemsize
+    return CacheBytes(total + sliding, layers * full + sliding)

@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PretrainedConfig
-from transformers.cache_utils import CacheLayerMixin, DynamicLayer
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
 from sparsemm.cache.handle import HeldLayer
 from sparsemm.methods import ModelShape
@@ -20,6 +20,13 @@ def stock_layers(config: PretrainedConfig) -> list[CacheLayerMixin]:
 def is_compressible(layer: CacheLayerMixin) -> bool:
     """Say whether a stock cache layer holds full attention and nothing else."""
     return type(layer) is DynamicLayer
+
+
+def sliding_windows(config: PretrainedConfig) -> list[int]:
+    """Window of each sliding layer of a text config, in tokens, in order."""
+    return [
+        layer.sliding_window for layer in stock_layers(config) if isinstance(layer, DynamicSlidingWindowLayer)
+    ]
 
 
 def with_held(layers: list[CacheLayerMixin], make: Callable[[int], HeldLayer]) -> list[CacheLayerMixin]:
@@ -47,15 +54,18 @@ def model_shape(config: PretrainedConfig, compressible: int | None = None) -> Mo
     Raises
     ------
     ValueError
-        When no layer can be compressed.
+        When no layer can be compressed, or layers are of different sizes.
     """
     if compressible is None:
         compressible = sum(map(is_compressible, stock_layers(config)))
     if not compressible:
         raise ValueError(f"{config.model_type} has no full-attention layer to compress")
-    heads: int = config.num_attention_heads
-    kv_heads: int = getattr(config, "num_key_value_heads", None) or heads
-    head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // heads
+    try:
+        heads: int = config.num_attention_heads
+        kv_heads: int = getattr(config, "num_key_value_heads", None) or heads
+        head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // heads
+    except RuntimeError as error:  # a configuration with a size for each layer refuses to name one for all
+        raise ValueError(f"{config.model_type}: layers of different sizes are not supported") from error
     return ModelShape(compressible, heads, kv_heads, head_dim)
 
 

@@ -37,9 +37,9 @@ def text_config(config: PretrainedConfig) -> PretrainedConfig:
 
 
 def check_attention_arguments(dropout: float, arguments: dict[str, Any]) -> None:
-    """Raise NotImplementedError for an argument that changes attention in a way unknown to eviction."""
+    """Raise ValueError for an argument that changes attention in a way unknown to eviction."""
     if dropout:
-        raise NotImplementedError("RaggedCache does not support attention dropout: call model.eval()")
+        raise ValueError("RaggedCache does not support attention dropout: call model.eval()")
     for name, meaning in (
         ("softcap", "capped attention logits"),
         ("s_aux", "attention sinks"),
@@ -47,4 +47,4 @@ def check_attention_arguments(dropout: float, arguments: dict[str, Any]) -> None
         ("sliding_window", "a sliding window in a full-attention layer"),
     ):
         if arguments.get(name) is not None:
-            raise NotImplementedError(f"RaggedCache does not support {meaning} ({name})")
+            raise ValueError(f"RaggedCache does not support {meaning} ({name})")

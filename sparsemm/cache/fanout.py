@@ -80,7 +80,7 @@ def fan_out(
 
     Raises
     ------
-    ValueError, NotImplementedError
+    ValueError
         As `FanoutCache`; also for `max_rows` below 1.
     """
     if max_rows is not None and max_rows < 1:

@@ -37,9 +37,8 @@ class FanoutCache(Cache):
     Raises
     ------
     ValueError
-        As `RaggedCache`.
-    NotImplementedError
-        For a layer that is neither full nor sliding attention: its state cannot be given to several rows.
+        As `RaggedCache`; also for a layer that is neither full nor sliding attention: its state cannot be
+        given to several rows.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class FanoutCache(Cache):
         layers = with_held(stock_layers(text), lambda index: SharedPromptLayer(index, self.shared))
         for layer in layers:
             if not hasattr(layer, "batch_select_indices") and not isinstance(layer, SharedPromptLayer):
-                raise NotImplementedError(f"a {type(layer).__name__} cannot be fanned out")
+                raise ValueError(f"a {type(layer).__name__} cannot be fanned out")
         super().__init__(layers=[*layers])
         self._grid: RowGrid | None = None
         self._stock: dict[int, Any] = {}  # layers of another kind, as the prompt left them

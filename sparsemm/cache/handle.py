@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
+from sparsemm.methods import ModelShape
+
 
 class HeldLayer(CacheLayerMixin):
     """A layer that is full K/V while the prompt comes in, and something of its own afterwards.
@@ -46,6 +48,21 @@ class KVHandle:
         raise AttributeError(
             f"a sparsemm cache gave its K/V handle to an attention that wants its .{name}: load the model "
             'with attn_implementation={"text_config": "sparsemm"}'
+        )
+
+
+def check_heads(key: Tensor, shape: ModelShape) -> None:
+    """Check that a layer's K, [B, KV heads, q, head_dim], has as many heads as the configuration says.
+
+    Raises
+    ------
+    ValueError
+        Where layers are of different sizes: budgets would be shared out wrongly.
+    """
+    if key.shape[1] != shape.num_key_value_heads:
+        raise ValueError(
+            f"a full-attention layer has {key.shape[1]} KV heads, the configuration says "
+            f"{shape.num_key_value_heads}: layers of different sizes are not supported"
         )
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sparsemm.cache.decode import ragged_attention
-from sparsemm.cache.handle import HeldLayer, KVHandle, heads_to_remove
+from sparsemm.cache.handle import HeldLayer, KVHandle, check_heads, heads_to_remove
 from sparsemm.cache.settings import Settings
 from sparsemm.cache.storage import FlatStorage
 from sparsemm.methods import kept_mask
@@ -56,6 +56,7 @@ class RaggedLayer(HeldLayer):
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Note dtype, device and batch size of the first K and V."""
+        check_heads(key_states, self.settings.shape)
         self.dtype, self.device = key_states.dtype, key_states.device
         self._rows = key_states.shape[0]
         self.keys = key_states[:, :, :0]

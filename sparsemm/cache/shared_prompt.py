@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsemm.cache.handle import HeldLayer, KVHandle, heads_to_remove
+from sparsemm.cache.handle import HeldLayer, KVHandle, check_heads, heads_to_remove
 from sparsemm.cache.row_grid import Placement
 from sparsemm.cache.settings import MaskReader
 from sparsemm.cache.shared_attention import joined_attention, prompt_attention
@@ -66,6 +66,7 @@ class SharedPromptLayer(HeldLayer):
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Note dtype and device of the first K and V."""
+        check_heads(key_states, self.shared.shape)
         self.dtype, self.device = key_states.dtype, key_states.device
         self.removed_heads = heads_to_remove(self.shared.head_mask, self.index, self.device)
         self.is_initialized = True

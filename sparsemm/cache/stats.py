@@ -74,7 +74,7 @@ def collect(cache: Cache, layers: Sequence[RaggedLayer]) -> CacheStats:
         for layer in cache.layers
         if not isinstance(layer, RaggedLayer)
         for tensor in vars(layer).values()
-        if isinstance(tensor, Tensor)
+        if isinstance(tensor, Tensor) and tensor.ndim  # a sliding layer keeps its window's width, too
     )
     return CacheStats(
         prompt_tokens=valid.tolist(),

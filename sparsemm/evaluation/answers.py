@@ -10,7 +10,7 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
 from sparsemm.cache import Fanout, fan_out
 from sparsemm.cache.accounting import CacheBytes, cache_bytes
-from sparsemm.cache.backbone import model_shape
+from sparsemm.cache.backbone import model_shape, sliding_windows
 from sparsemm.evaluation.generation import image_key, prepare, texts_of
 from sparsemm.evaluation.memory import Limits
 from sparsemm.evaluation.responses import Response
@@ -85,14 +85,16 @@ def _bytes(
     max_new_tokens: int,
 ) -> CacheBytes:
     """Bytes of a real run of the whole batch under one method."""
+    text = checkpoint.model.config.get_text_config(decoder=True)
     return cache_bytes(
         kept,
         prompt_tokens,
         padded_length=int(prompt_tokens.max()),
         appended=max(map(len, tokens)) - 1,
         max_new_tokens=max_new_tokens,
-        shape=model_shape(checkpoint.model.config.get_text_config(decoder=True)),
+        shape=model_shape(text),
         dtype=checkpoint.dtype,
+        windows=sliding_windows(text),
     )
 
 

@@ -5,12 +5,15 @@ import torch
 
 from sparsemm.cache import RaggedCache
 from sparsemm.cache.accounting import cache_bytes
+from sparsemm.cache.backbone import sliding_windows
 from tests.cache.reference import generate
-from tests.cache.test_matrix import families, method_of, methods, shape_of
-from tests.families import build, inputs
+from tests.cache.test_matrix import method_of, methods, shape_of
+from tests.families import TWO, build, inputs
+
+TOKENS = 5
 
 
-@families
+@pytest.mark.parametrize("family", [*TWO, "gemma3"])
 @methods
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("budget", [8, 14, 0.5, 25, 64])
@@ -18,16 +21,17 @@ def test_bytes_are_the_measured_ones(family: str, name: str, batch: int, budget:
     model, _ = build(family)
     prompts = inputs(family, batch)
     cache = RaggedCache(model.config, method_of(name, budget, family), max_new_tokens=9)
-    generate(model, prompts, cache, tokens=5)
+    generate(model, prompts, cache, tokens=TOKENS)
     stats = cache.stats()
     computed = cache_bytes(
         stats.realised_per_head,
         torch.tensor(stats.prompt_tokens),
         padded_length=prompts["input_ids"].shape[1],
-        appended=4,
+        appended=TOKENS - 1,
         max_new_tokens=9,
         shape=shape_of(family),
         dtype=torch.float32,
+        windows=sliding_windows(model.config.get_text_config()),
     )
     assert computed.kept == stats.kv_bytes - stats.slack_bytes
     assert computed.full == stats.full_kv_bytes

@@ -9,10 +9,9 @@ import torch
 from sparsemm.cache import Fanout, RaggedCache, fan_out
 from sparsemm.cache.shared_prompt import ROOM
 from sparsemm.methods import FullKV, KVMethod, SnapKV
-from tests import families as known
-from tests.cache.test_hybrid import gemma, text_inputs
-from tests.cache.test_matrix import families, method_of, shape_of
-from tests.families import IMAGE, VISION_END, VISION_START, build, image, inputs, question
+from tests.cache.test_matrix import families, method_of
+from tests.families import VISUAL, build, image, inputs, prompt, question, tokenized
+from tests.families.vocabulary import VOCABULARY
 from tests.methods.cases import METHODS
 
 WINDOW = 8
@@ -66,9 +65,9 @@ def test_tokens_equal_separate_runs_with_real_eviction(family: str) -> None:
 
 @families
 def test_rows_that_end_leave_and_change_no_other(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Texts end at letters, some at once and some beyond the room first made."""
-    monkeypatch.setattr(build(family)[0].generation_config, "eos_token_id", [12, 17, 27])
-    result = assert_equal(family, inputs(family, 4), grid(family, budgets=[WINDOW]), tokens=2 * ROOM + 2)
+    """Texts end at some tokens, a few at once and some beyond the room first made."""
+    monkeypatch.setattr(build(family)[0].generation_config, "eos_token_id", [*range(4, len(VOCABULARY), 13)])
+    result = assert_equal(family, inputs(family, 4), grid(family, FEW, [WINDOW, 16]), tokens=2 * ROOM + 2)
     lengths = {len(text) for texts in result.tokens for text in texts}
     assert len(lengths) >= 5, lengths
     assert max(lengths) > ROOM, lengths
@@ -96,14 +95,15 @@ def test_methods_that_keep_the_same_share_a_row(family: str) -> None:
     assert result.tokens[0] == separately(family, prompts, FullKV())[0]
 
 
-@families
+@pytest.mark.parametrize("family", VISUAL)
 @pytest.mark.parametrize("images", [(0, 0), (2, 1), (3, 3)])
 def test_prompts_with_several_images_and_with_none(family: str, images: tuple[int, int]) -> None:
-    placeholder = f"{VISION_START}{IMAGE}{VISION_END}" if family.startswith("qwen") else IMAGE
-    texts = [question(row) + placeholder * count + question(row, 20) for row, count in enumerate(images)]
-    pixels = {"images": [image(number) for number in range(sum(images))]} if any(images) else {}
-    prompts = build(family)[1](text=texts, padding=True, return_tensors="pt", **pixels)
-    assert_equal(family, prompts, grid(family, FEW, [WINDOW, 16]))
+    texts = [
+        prompt(family, question(row), *["image"] * count, question(row, 20))
+        for row, count in enumerate(images)
+    ]
+    pixels = [[image(row + number) for number in range(count)] for row, count in enumerate(images)]
+    assert_equal(family, tokenized(family, texts, pixels), grid(family, FEW, [WINDOW, 16]))
 
 
 @families
@@ -123,14 +123,13 @@ def test_a_repetition_penalty_is_applied(family: str, monkeypatch: pytest.Monkey
 
 
 def test_sliding_layers_go_along(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(known.FAMILIES, "gemma3_text", gemma)
-    model, _ = build("gemma3_text")
-    shape = shape_of("gemma3_text")._replace(num_hidden_layers=2)
-    methods = [METHODS[name](16, WINDOW, shape) for name in METHODS]
+    model, _ = build("gemma3")
+    methods = grid("gemma3", budgets=[16])
     monkeypatch.setattr(model.generation_config, "eos_token_id", [7, 12, 17, 22, 27, 32])
-    result = assert_equal("gemma3_text", text_inputs(), methods, tokens=16)
+    prompts = inputs("gemma3", 2)
+    result = assert_equal("gemma3", prompts, methods, tokens=16)
     assert len({len(text) for texts in result.tokens for text in texts}) > 1, "no row left before the others"
-    lots = fan_out(model, text_inputs(), methods, max_new_tokens=16, max_rows=5)
+    lots = fan_out(model, prompts, methods, max_new_tokens=16, max_rows=5)
     assert lots.tokens == result.tokens
 
 

@@ -2,57 +2,33 @@
 
 import pytest
 import torch
-from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+from transformers import DynamicCache, Lfm2Config, Lfm2ForCausalLM
 from transformers.cache_utils import DynamicSlidingWindowLayer
 
-from sparsemm.cache import RaggedCache
+from sparsemm.cache import RaggedCache, fan_out
 from sparsemm.cache.layer import RaggedLayer
-from sparsemm.methods import FullKV, KVMethod, SparseMM
-from tests import families
+from sparsemm.methods import FullKV, KVMethod, SnapKV, SparseMM
 from tests.cache.reference import Reference, assert_same, generate
 from tests.cache.test_matrix import BELOW, WINDOW, method_of, shape_of
-from tests.families import FAMILIES, TEXT, build, inputs
+from tests.families import FAMILIES, build, inputs
+from tests.families.vocabulary import TEXT
 from tests.methods.cases import METHODS
 
-LAYERS = ["sliding_attention", "full_attention", "sliding_attention", "full_attention"]
-
-
-def gemma() -> tuple[Gemma3ForCausalLM, None]:
-    """Two full layers among sliding ones, and a scaling that is not head_dim ** -0.5."""
-    config = Gemma3TextConfig(
-        **{**TEXT, "num_hidden_layers": 4},
-        head_dim=8,
-        layer_types=LAYERS,
-        sliding_window=12,
-        query_pre_attn_scalar=2,
-        pad_token_id=0,
-    )
-    return Gemma3ForCausalLM(config), None
-
-
-@pytest.fixture
-def hybrid(monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setitem(families.FAMILIES, "gemma3_text", gemma)
-    return "gemma3_text"
-
-
-def text_inputs() -> dict[str, torch.Tensor]:
-    ids = torch.randint(6, 34, (2, 40), generator=torch.Generator().manual_seed(0))
-    mask = torch.ones(2, 40, dtype=torch.long)
-    mask[0, :7] = 0
-    return {"input_ids": ids, "attention_mask": mask}
+HYBRID = "gemma3"
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_only_full_layers_are_compressed_and_counted(hybrid: str, name: str) -> None:
-    model, _ = build(hybrid)
-    shape = shape_of(hybrid)._replace(num_hidden_layers=2)
+def test_only_full_layers_are_compressed_and_counted(name: str) -> None:
+    model, _ = build(HYBRID)
+    shape = shape_of(HYBRID)
+    assert shape.num_hidden_layers == 2
     method = METHODS[name](BELOW, WINDOW, shape)
-    expected = Reference(method, shape).generate(hybrid, text_inputs())
+    prompts = inputs(HYBRID, 2)
+    expected = Reference(method, shape).generate(HYBRID, prompts)
     cache = RaggedCache(model.config, method)
     assert cache.settings.shape == shape
     assert [type(layer) for layer in cache.layers] == [DynamicSlidingWindowLayer, RaggedLayer] * 2
-    assert_same(generate(model, text_inputs(), cache), expected)
+    assert_same(generate(model, prompts, cache), expected)
     stats = cache.stats()
     assert stats.realised_per_head.shape == (2, 2, 2)
     sliding = (
@@ -63,12 +39,12 @@ def test_only_full_layers_are_compressed_and_counted(hybrid: str, name: str) -> 
         assert stats.kv_bytes == stats.full_kv_bytes
 
 
-def test_reset_also_renews_sliding_layers(hybrid: str) -> None:
-    model, _ = build(hybrid)
+def test_reset_also_renews_sliding_layers() -> None:
+    model, _ = build(HYBRID)
     cache = RaggedCache(model.config, FullKV())
-    first = generate(model, text_inputs(), cache)
+    first = generate(model, inputs(HYBRID, 2), cache)
     cache.reset()
-    assert_same(generate(model, text_inputs(), cache), first, tolerance=0)
+    assert_same(generate(model, inputs(HYBRID, 2), cache), first, tolerance=0)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -97,3 +73,20 @@ def test_a_mixed_budget_leaves_short_rows_whole() -> None:
     assert_same(generate(model, prompts, cache), expected)
     stats = cache.stats()
     assert sorted(stats.evicted_per_row) == [0, 4 * (max(lengths) - min(lengths))]
+
+
+def test_layers_with_a_state_of_their_own_stay_as_they_are() -> None:
+    """LFM2: convolutions between full-attention layers. They cannot be fanned out, and say so."""
+    torch.manual_seed(0)
+    model = Lfm2ForCausalLM(Lfm2Config(**TEXT, layer_types=["conv", "full_attention"])).eval()
+    model.set_attn_implementation("sparsemm")
+    prompt = {"input_ids": torch.arange(6, 34)[None], "attention_mask": torch.ones(1, 28, dtype=torch.long)}
+    cache = RaggedCache(model.config, SnapKV(BELOW, window=WINDOW))
+    generate(model, prompt, cache)
+    assert cache.stats().realised_per_head.tolist() == [[[BELOW] * 2]]
+    full = generate(model, prompt, RaggedCache(model.config, FullKV()))
+    model.set_attn_implementation("sdpa")
+    assert_same(full, generate(model, prompt, DynamicCache(config=model.config)), tolerance=0)
+    model.set_attn_implementation("sparsemm")
+    with pytest.raises(ValueError, match="LinearAttentionLayer cannot be fanned out"):
+        fan_out(model, prompt, [FullKV()], max_new_tokens=2)

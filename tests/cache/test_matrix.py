@@ -10,7 +10,7 @@ from transformers import DynamicCache
 from sparsemm.cache import RaggedCache, model_shape
 from sparsemm.methods import FullKV, KVMethod, ModelShape
 from tests.cache.reference import Reference, assert_same, generate
-from tests.families import FAMILIES, build, inputs
+from tests.families import FAMILIES, VIDEO, VISUAL, build, inputs, other_inputs
 from tests.methods.cases import EVICTS_AT_THE_PROMPT, METHODS
 
 WINDOW = 8
@@ -22,8 +22,7 @@ batches = pytest.mark.parametrize("batch", [1, 2])
 
 
 def shape_of(family: str) -> ModelShape:
-    text = build(family)[0].config.get_text_config()
-    return model_shape(text, text.num_hidden_layers)
+    return model_shape(build(family)[0].config.get_text_config())
 
 
 def method_of(name: str, budget: int | float, family: str) -> KVMethod:
@@ -90,6 +89,23 @@ def test_eviction_equals_full_attention_with_the_evicted_masked(family: str, nam
         assert stats.tokens_evicted > 0
         full, _ = ragged(family, FullKV(), prompts)
         assert not torch.allclose(result.logits[1], full.logits[1], atol=1e-3), "nothing was at stake"
+
+
+@pytest.mark.parametrize(
+    ("family", "content"),
+    [(family, "text") for family in VISUAL]
+    + [(family, "images") for family in VISUAL]
+    + [(family, "video") for family in VIDEO],
+)
+@pytest.mark.parametrize("name", ["fullkv", "snapkv", "adakv", "sparsemm"])
+def test_other_contents_equal_the_masked_reference(family: str, content: str, name: str) -> None:
+    """No image, several in one prompt, and a short video."""
+    prompts = other_inputs(family, content)
+    method = method_of(name, BELOW, family)
+    expected = Reference(method, shape_of(family)).generate(family, prompts)
+    result, cache = ragged(family, method, prompts)
+    assert_same(result, expected)
+    assert bool(cache.stats().tokens_evicted) == method.evicts
 
 
 @families

@@ -13,9 +13,9 @@ from sparsemm.cache import RaggedCache
 from sparsemm.methods import FullKV, KVMethod, SnapKV
 from tests.cache.reference import generate
 from tests.cache.test_matrix import BELOW, WINDOW, method_of
-from tests.families import FAMILIES, build, inputs
+from tests.families import TWO, build, inputs
 
-families = pytest.mark.parametrize("family", FAMILIES)
+families = pytest.mark.parametrize("family", TWO)
 
 
 def allocated(tensors: list[Tensor]) -> int:

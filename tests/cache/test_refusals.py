@@ -4,15 +4,38 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import DynamicCache, Gemma3nTextConfig, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    DeepseekV3Config,
+    DeepseekV3ForCausalLM,
+    DynamicCache,
+    Gemma2Config,
+    Gemma3nTextConfig,
+    Gemma3TextConfig,
+    Gemma4TextConfig,
+    GptOssConfig,
+    GptOssForCausalLM,
+    Llama4TextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    T5Config,
+)
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from sparsemm.cache import ATTENTION_NAME, RaggedCache, register
 from sparsemm.cache.attention import sparsemm_attention
 from sparsemm.methods import FullKV, SnapKV
-from tests.families import TEXT, build, inputs
+from tests.families import build, inputs
+from tests.families.vocabulary import TEXT
 
 METHOD = SnapKV(16, window=8)
+EXPERTS: dict[str, Any] = TEXT | {"head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1}
+LATENT: dict[str, Any] = TEXT | {
+    **{"num_key_value_heads": 4, "kv_lora_rank": 8, "q_lora_rank": 8, "first_k_dense_replace": 2},
+    **{"qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8},
+}
 
 
 def llama() -> LlamaForCausalLM:
@@ -73,15 +96,45 @@ def test_an_incomplete_prompt_is_not_reported() -> None:
         cache.stats()
 
 
-def test_models_with_other_attention_are_refused() -> None:
-    capped = Gemma3TextConfig(attn_logit_softcapping=50.0)
-    with pytest.raises(ValueError, match="capped attention logits"):
-        RaggedCache(with_attention(capped), METHOD)
-    with pytest.raises(ValueError, match="K/V shared between layers"):
-        RaggedCache(with_attention(Gemma3nTextConfig()), METHOD)
-    sliding = Gemma3TextConfig(num_hidden_layers=2, layer_types=["sliding_attention"] * 2)
-    with pytest.raises(ValueError, match="no full-attention layer"):
-        RaggedCache(with_attention(sliding), METHOD)
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (Gemma2Config(), "capped attention logits"),
+        (Gemma3TextConfig(attn_logit_softcapping=50.0), "capped attention logits"),
+        (Gemma3nTextConfig(), "K/V shared between layers"),
+        (Gemma4TextConfig(), "layers of different sizes"),
+        (Llama4TextConfig(layer_types=["chunked_attention"] * 48), "no full-attention layer"),
+        (MistralConfig(sliding_window=8), "no full-attention layer"),
+        (T5Config(), "encoder-decoder"),
+    ],
+    ids=lambda value: getattr(value, "model_type", ""),
+)
+def test_models_that_cannot_be_compressed_right_are_refused(config: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        RaggedCache(with_attention(config), METHOD)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda: GptOssForCausalLM(GptOssConfig(**EXPERTS)), "attention sinks"),
+        (lambda: DeepseekV3ForCausalLM(DeepseekV3Config(**LATENT)), "layers of different sizes"),
+    ],
+    ids=["gpt_oss", "deepseek_v3"],
+)
+def test_models_that_only_their_attention_gives_away_are_refused(model: Any, message: str) -> None:
+    model = model()
+    model.set_attn_implementation(ATTENTION_NAME)
+    with pytest.raises(ValueError, match=message), torch.no_grad():
+        model(input_ids=torch.arange(6, 30)[None], past_key_values=RaggedCache(model.config, METHOD))
+
+
+def test_a_model_without_interchangeable_attention_is_refused() -> None:
+    model = BloomForCausalLM(BloomConfig(vocab_size=50, hidden_size=32, n_layer=2, n_head=4))
+    model.set_attn_implementation(ATTENTION_NAME)
+    with pytest.raises(ValueError, match="attention is 'eager'"):
+        RaggedCache(model.config, METHOD)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +154,7 @@ def test_attention_arguments_unknown_to_eviction_are_refused(argument: dict[str,
     states = torch.randn(1, 2, 20, 8)
     key, value = cache.update(states, states, 0)
     module = model.get_submodule("model.layers.0.self_attn")
-    with pytest.raises(NotImplementedError, match=message):
+    with pytest.raises(ValueError, match=message):
         sparsemm_attention(module, torch.randn(1, 4, 20, 8), key, value, None, **argument)
 
 
