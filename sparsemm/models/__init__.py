@@ -1,5 +1,5 @@
-"""Model families: where an image's pixels sit among the prompt tokens."""
+"""Model families: checkpoints, and where an image's pixels sit among the prompt tokens."""
 
-from sparsemm.models.regions import box_tokens, supported
+from sparsemm.models.image_tokens import Box, ImageTokens, Views, image_tokens, supported
 
-__all__ = ["box_tokens", "supported"]
+__all__ = ["Box", "ImageTokens", "Views", "image_tokens", "supported"]

@@ -5,7 +5,7 @@ image size, colours and text, so that a batch of two is left-padded.
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,23 @@ FAMILIES: dict[str, Callable[[], tuple[PreTrainedModel, Any]]] = {
 }
 """Family name -> builder of (model, processor)."""
 
+GEOMETRIES: dict[str, Callable[[], tuple[PreTrainedModel, Any]]] = {
+    "llava 1.5": partial(llava.llava, side=336, patch=14),
+    "llava 1.6": partial(
+        llava.llava_next, side=336, patch=14, grids=((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
+    ),
+    "llava onevision": partial(llava.llava_onevision, side=384, patch=14, longest=6, most=9),
+    "qwen2 vl": partial(qwen.qwen2_vl, patch=14),
+    "qwen2.5 vl": partial(qwen.qwen2_5_vl, patch=14),
+    "qwen3 vl": partial(qwen.qwen3_vl, patch=16),
+    "internvl 3": partial(tiled.internvl, side=448, patch=14, most=12),
+    "idefics 3": partial(tiled.idefics3, side=364, patch=14, longest=4 * 364),
+    "idefics3 uneven": partial(tiled.idefics3, longest=40),  # not a multiple of its tiles
+    "smolvlm 2": partial(tiled.smolvlm, side=512, patch=16, scale=4, longest=4 * 512),
+    "gemma 3": partial(tiled.gemma3, side=896, patch=14, tokens=256),
+}
+"""Builders of small models that cut images into patches as checkpoints do; the first word is the family."""
+
 TEXT_ONLY = ("llama", "qwen2")
 VISUAL = tuple(name for name in FAMILIES if name not in TEXT_ONLY)
 VIDEO = ("llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl", "smolvlm")
@@ -64,7 +81,7 @@ def build(family: str, attention: str = "sparsemm") -> tuple[PreTrainedModel, An
     The result is shared between tests: do not change it.
     """
     torch.manual_seed(0)
-    model, processor = FAMILIES[family]()
+    model, processor = (FAMILIES | GEOMETRIES)[family]()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("mm_input_projection_weight"):  # Gemma3 begins with zeros

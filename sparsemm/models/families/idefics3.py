@@ -1,0 +1,32 @@
+"""Idefics3 and SmolVLM: tiles of the stretched image, then all of it; a token is a square of patches."""
+
+from __future__ import annotations
+
+import math
+
+from transformers.models.idefics3.image_processing_idefics3 import get_resize_output_image_size
+
+from sparsemm.models.view import Picture, View, tiles, whole
+
+
+def views(picture: Picture) -> list[View]:
+    """Tile after tile, tokens row by row in each, then the whole; marks of rows and columns are no tokens."""
+    config = picture.config
+    side = config.vision_config.image_size // config.vision_config.patch_size // config.scale_factor
+    columns, rows = _tiles(picture) if picture.option("do_image_splitting") else (1, 1)
+    if columns * rows == 1:
+        return [whole(picture, side)]
+    return [*tiles(picture, columns, rows, side), whole(picture, side, base=True)]
+
+
+def _tiles(picture: Picture) -> tuple[int, int]:
+    """Columns and rows of tiles, as ``resize_for_vision_encoder`` makes them."""
+    height, width = get_resize_output_image_size(picture.shape, picture.option("size")["longest_edge"])
+    tile, ratio = picture.option("max_image_size")["longest_edge"], width / height
+    if width >= height:
+        width = math.ceil(width / tile) * tile
+        height = int(width / ratio)
+    else:
+        height = math.ceil(height / tile) * tile
+        width = int(height * ratio)
+    return math.ceil(width / tile), math.ceil(height / tile)

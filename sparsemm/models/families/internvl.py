@@ -1,0 +1,26 @@
+"""InternVL: tiles of the stretched image, then a thumbnail of all of it; a token is a square of patches."""
+
+from __future__ import annotations
+
+from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
+
+from sparsemm.models.view import Picture, View, tiles, whole
+
+
+def views(picture: Picture) -> list[View]:
+    """Tile after tile, tokens row by row in each, then the thumbnail; one view where there is one tile."""
+    config, size = picture.config, picture.option("size")
+    side = int(
+        config.vision_config.image_size[0] // config.vision_config.patch_size[0] * config.downsample_ratio
+    )
+    columns, rows = 1, 1
+    if picture.option("crop_to_patches"):
+        columns, rows = get_optimal_tiled_canvas(
+            (picture.height, picture.width),
+            (size["height"], size["width"]),
+            picture.option("min_patches"),
+            picture.option("max_patches"),
+        )
+    if columns * rows == 1:
+        return [whole(picture, side)]
+    return [*tiles(picture, columns, rows, side), whole(picture, side, base=True)]
