@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from sparsemm.cache import RaggedCache, fan_out
 from sparsemm.cache.greedy import GREEDY, until_end
 from sparsemm.methods import KVMethod
-from sparsemm.models.checkpoint import ATTENTION
+from sparsemm.models.loading import ATTENTION
 
 
 class Answers(NamedTuple):

@@ -15,7 +15,7 @@ from sparsemm.efficiency.fanout_bench import Bench, Options
 from sparsemm.efficiency.fanout_table import SCHEMA_VERSION, write_record, write_table
 from sparsemm.heads import HeadScores
 from sparsemm.methods import AdaKV, FullKV, KVMethod, PyramidKV, RandomHeads, SnapKV, SparseMM
-from sparsemm.models.checkpoint import default_device, device_name, load, locate
+from sparsemm.models.loading import device_name, load
 
 METHODS: dict[str, type[Any]] = {
     method.name: method for method in (SnapKV, PyramidKV, AdaKV, SparseMM, RandomHeads)
@@ -51,7 +51,7 @@ def run(config: Mapping[str, Any], report: Report) -> Measured:
     model = config["model"]
     report(0, options.steps, "loading the model")
     logging.disable_progress_bar()
-    checkpoint = load(locate(model["pretrained"]), model["dtype"], config["device"] or default_device())
+    checkpoint = load(model, config["device"])
     bench = Bench(checkpoint, cells, options, report)
     rows = [row for name in options.workloads for row in bench.measure(name)]
     common = {

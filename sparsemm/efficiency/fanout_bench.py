@@ -21,7 +21,7 @@ from sparsemm.efficiency import Report
 from sparsemm.efficiency.answering import Answers, evicted, fanned_out, plain, stock_attention
 from sparsemm.efficiency.workloads import WORKLOADS, batches
 from sparsemm.methods import KVMethod
-from sparsemm.models.checkpoint import Checkpoint
+from sparsemm.models.loading import Checkpoint
 
 TRIES = 2
 """Runs of each batch size before the fastest is chosen."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from sparsemm.documents import Page
 from sparsemm.documents.drawn import draw_page, draw_question
-from sparsemm.models.checkpoint import Checkpoint
+from sparsemm.models.loading import Checkpoint
 from sparsemm.tiny import OCR_PROMPT
 
 

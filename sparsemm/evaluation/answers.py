@@ -15,7 +15,7 @@ from sparsemm.evaluation.generation import image_key, prepare, texts_of
 from sparsemm.evaluation.memory import Limits
 from sparsemm.evaluation.responses import Response
 from sparsemm.methods import KVMethod
-from sparsemm.models.checkpoint import Checkpoint
+from sparsemm.models.loading import Checkpoint
 
 
 @torch.inference_mode()

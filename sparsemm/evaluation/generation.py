@@ -14,7 +14,7 @@ from sparsemm.cache import RaggedCache
 from sparsemm.cache.greedy import GREEDY, until_end
 from sparsemm.evaluation.responses import Response
 from sparsemm.methods import KVMethod
-from sparsemm.models.checkpoint import Checkpoint
+from sparsemm.models.loading import Checkpoint
 
 
 class StepClock(StoppingCriteria):
@@ -57,6 +57,7 @@ def prepare(checkpoint: Checkpoint, conversations: Sequence[list[dict[str, Any]]
         padding=True,
         padding_side="left",
         return_tensors="pt",
+        images_kwargs=dict(checkpoint.images_kwargs),
     )
     return inputs.to(checkpoint.device, checkpoint.dtype)
 

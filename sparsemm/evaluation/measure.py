@@ -9,7 +9,7 @@ from sparsemm.evaluation.cells import Cell
 from sparsemm.evaluation.responses import Response
 from sparsemm.evaluation.scoring import score
 from sparsemm.evaluation.tables import SCHEMA_VERSION, STORED_SAMPLES
-from sparsemm.models.checkpoint import Checkpoint, device_name
+from sparsemm.models.loading import Checkpoint, device_name
 
 
 def measure(

@@ -18,7 +18,8 @@ from sparsemm.evaluation.methods import build_method
 from sparsemm.evaluation.requests import Document, arguments, in_batches
 from sparsemm.evaluation.responses import Response
 from sparsemm.methods import KVMethod
-from sparsemm.models.checkpoint import default_device, fingerprint, load, locate
+from sparsemm.models.checkpoint import fingerprint, locate
+from sparsemm.models.loading import load
 
 OWN_FIGURES = ("realised_budget", "evicted_tokens", "prefill_s", "decode_s", "kv_bytes", "full_kv_bytes")
 
@@ -116,9 +117,7 @@ class SparseMMChat(lmms):
         )
         self.batch_size = positive("batch_size", batch_size)
         self.max_new_tokens = None if max_new_tokens is None else positive("max_new_tokens", max_new_tokens)
-        self.checkpoint = load(
-            folder, dtype or described.get("dtype", "auto"), str(device or default_device())
-        )
+        self.checkpoint = load(described | ({"dtype": dtype} if dtype else {}), device)
         self.device = self.checkpoint.device
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:

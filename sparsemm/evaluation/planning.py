@@ -17,7 +17,8 @@ from sparsemm.evaluation.cells import Cell, expand
 from sparsemm.evaluation.memory import SHARE, document_bytes, free_memory, row_bytes, rows_that_fit
 from sparsemm.evaluation.processes import device_of
 from sparsemm.methods.head_scored import HeadScored
-from sparsemm.models.checkpoint import Checkpoint, fingerprint, locate, read_config, without_weights
+from sparsemm.models.checkpoint import fingerprint, locate
+from sparsemm.models.loading import ANSWERING, Checkpoint, read_config, without_weights
 
 if TYPE_CHECKING:
     from sparsemm.evaluation.requests import Document
@@ -56,6 +57,7 @@ def plan(config: Mapping[str, Any]) -> list[Cell]:
         "checkpoint": fingerprint(checkpoint),
         "dtype": model["dtype"],
         "attention": "sparsemm",
+        **{name: model[name] for name in ANSWERING if model.get(name)},
     }
     task_identities = {name: tasks.identity(name) for name in config["tasks"]}
     cells = expand(config, model_identity=model_identity, task_identities=task_identities)
@@ -122,9 +124,7 @@ def print_plan(
     from sparsemm.evaluation.requests import in_batches, load_documents
     from sparsemm.evaluation.store import answered
 
-    checkpoint = without_weights(
-        locate(config["model"]["pretrained"]), config["model"]["dtype"], device_of(config["device"])
-    )
+    checkpoint = without_weights(config["model"], device_of(config["device"]))
     text, itemsize = checkpoint.model.config.get_text_config(decoder=True), checkpoint.dtype.itemsize
     for group in by_run(cells):
         task = group[0].task

@@ -59,7 +59,7 @@ def processes() -> Iterator[Processes]:
 
 def device_of(chosen: str | None) -> str:
     """The device that was asked for; by default this process's GPU where there is one, else ``cpu``."""
-    from sparsemm.models.checkpoint import default_device
+    from sparsemm.models.loading import default_device
 
     if chosen is not None:
         return chosen

@@ -13,7 +13,7 @@ from sparsemm.evaluation.memory import Limits
 from sparsemm.evaluation.requests import Document
 from sparsemm.evaluation.responses import Response, ResponseKey
 from sparsemm.evaluation.store import ResponseStore
-from sparsemm.models.checkpoint import Checkpoint
+from sparsemm.models.loading import Checkpoint
 
 Row = tuple[ResponseKey, Response]
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sparsemm.evaluation.requests import Document
-    from sparsemm.models.checkpoint import Checkpoint
+    from sparsemm.models.loading import Checkpoint
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,11 +106,10 @@ def _load(cells: Sequence[Cell], config: Mapping[str, Any]) -> tuple[Checkpoint,
     from transformers.utils import logging
 
     from sparsemm.evaluation.requests import load_documents
-    from sparsemm.models.checkpoint import load, locate
+    from sparsemm.models.loading import load
 
     logging.disable_progress_bar()
-    model = config["model"]
-    checkpoint = load(locate(model["pretrained"]), model["dtype"], device_of(config["device"]))
+    checkpoint = load(config["model"], device_of(config["device"]))
     names = dict.fromkeys(cell.task for cell in cells)
     return checkpoint, {
         name: load_documents(name, config["limit"], config["max_new_tokens"]) for name in names

@@ -19,8 +19,9 @@ from sparsemm.heads.probe import probe
 from sparsemm.heads.progress import Progress
 from sparsemm.heads.rules import RULES
 from sparsemm.heads.scores import HeadScores
-from sparsemm.models import box_tokens
-from sparsemm.models.checkpoint import default_device, fingerprint, load, locate
+from sparsemm.models import Views, image_tokens
+from sparsemm.models.checkpoint import fingerprint, locate
+from sparsemm.models.loading import ANSWERING, Checkpoint, load
 
 FIRST_SEED = 2_000_000
 """Documents that no task evaluates and no training draws: split "eval", seeds from here on."""
@@ -28,18 +29,28 @@ FIRST_SEED = 2_000_000
 MAX_NEW_TOKENS = 1024
 
 
-def score_batch(model: Any, processor: Any, pages: list[Page], prompt: str, rule: str) -> np.ndarray:
+def score_batch(
+    checkpoint: Checkpoint, pages: list[Page], prompt: str, rule: str, views: Views = "tiles"
+) -> np.ndarray:
     """Hits of each page: [pages, layers, query heads] float32.
 
     A head gains 1 / (tokens of the region) whenever its most attended position, over all keys, lies in the
-    region that the produced token was read from (arXiv 2506.05344, section 3.1).
+    region that the produced token was read from (arXiv 2506.05344, section 3.1). `views` says which tokens
+    count where the family shows an image several times; see `ImageTokens.of_box`.
     """
+    model, processor = checkpoint.model, checkpoint.processor
     chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
     text = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
     inputs = processor(
-        text=[text] * len(pages), images=[page.image for page in pages], padding=True, padding_side="left",
+        text=[text] * len(pages),
+        images=[[page.image] for page in pages],
+        padding=True,
+        padding_side="left",
         return_tensors="pt",
-    ).to(model.device)  # fmt: skip
+        images_kwargs=dict(checkpoint.images_kwargs),
+    ).to(model.device)
+    sizes = [[page.image.size] for page in pages]
+    placed = image_tokens(model.config, processor, inputs, sizes, **checkpoint.images_kwargs)
     with torch.inference_mode(), probe(model) as steps:
         output: Any = model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False, num_beams=1)  # pyright: ignore
     looked = torch.stack([torch.stack(layers) for layers in steps]).cpu().numpy()  # [steps, layers, B, heads]
@@ -49,20 +60,20 @@ def score_batch(model: Any, processor: Any, pages: list[Page], prompt: str, rule
     for row, page in enumerate(pages):
         end = next((i for i, token in enumerate(generated[row]) if token in special), len(generated[row]))
         tokens = [processor.tokenizer.decode([token]) for token in generated[row][:end]]
-        boxes = [word.box for line in page.lines for word in line]
-        regions = [np.array(r) for r in box_tokens(model.config, inputs, row, page.image.size, boxes)]
+        regions = [placed[row][0].of_box(word.box, views) for line in page.lines for word in line]
         for step, region in RULES[rule](tokens, page):
-            hits[row] += np.isin(looked[step, :, row], regions[region]) / len(regions[region])
+            if inside := regions[region]:  # a family may cut a word off
+                hits[row] += np.isin(looked[step, :, row], inside) / len(inside)
     return hits
 
 
 def identify(
-    model: Any,
-    processor: Any,
+    checkpoint: Checkpoint,
     pages: list[Page],
     *,
     prompt: str,
     rule: str = "aligned",
+    views: Views = "tiles",
     batch_size: int = 16,
     card: dict[str, Any] | None = None,
     progress: Progress | None = None,
@@ -83,15 +94,16 @@ def identify(
     hits = [held[: len(pages)] for held in progress.load()] if progress else []
     done = sum(map(len, hits))
     for start in tqdm(range(done, len(pages), batch_size), desc="heads", unit="batch"):
-        hits.append(score_batch(model, processor, pages[start : start + batch_size], prompt, rule))
+        hits.append(score_batch(checkpoint, pages[start : start + batch_size], prompt, rule, views))
         if progress:
             progress.save(hits)
     table = np.concatenate(hits)
     if not table.any():
         raise ValueError("no head ever looked at what was read: this model does not read these documents")
-    config = json.dumps(model.config.get_text_config().to_dict(), sort_keys=True, default=str)
+    config = json.dumps(checkpoint.model.config.get_text_config().to_dict(), sort_keys=True, default=str)
     facts = {
         "rule": rule,
+        "views": views,
         "prompt": prompt,
         "n": len(pages),
         "seeds": [pages[0].seed, pages[-1].seed],
@@ -107,7 +119,7 @@ def identify(
 def run(config: dict[str, Any]) -> Path:
     """``sparsemm heads``: identify the heads of ``config["model"]`` and write ``config["output"]``."""
     folder = locate(config["model"]["pretrained"])
-    checkpoint = load(folder, config["model"]["dtype"], default_device())
+    checkpoint = load(config["model"])
     first, kinds = FIRST_SEED + config["seed"], config["kinds"]
     if not kinds:
         raise InputError(f"no kind of page is chosen (kinds=[{','.join(KINDS)}])")
@@ -117,19 +129,20 @@ def run(config: dict[str, Any]) -> Path:
     ]
     output = Path(config["output"])
     identity = {
-        **{name: config[name] for name in ("seed", "rule", "batch_size", "kinds", "tokens")},
+        **{name: config[name] for name in ("seed", "rule", "views", "batch_size", "kinds", "tokens")},
         "prompt": config["model"]["ocr_prompt"],
         "dtype": config["model"]["dtype"],
+        **{name: config["model"].get(name) for name in ANSWERING},
         "fingerprint": fingerprint(folder),
         "documents_version": VERSION,
     }
     progress = Progress(output, identity)
     scores = identify(
-        checkpoint.model,
-        checkpoint.processor,
+        checkpoint,
         pages,
         prompt=config["model"]["ocr_prompt"],
         rule=config["rule"],
+        views=config["views"],
         batch_size=config["batch_size"],
         card={"model": config["model"]["name"], "fingerprint": fingerprint(folder)},
         progress=progress,

@@ -14,7 +14,7 @@ from sparsemm.evaluation.generation import generate
 from sparsemm.evaluation.memory import Limits, document_bytes, row_bytes, rows_that_fit
 from sparsemm.evaluation.responses import Response
 from sparsemm.methods import AdaKV, FullKV, SnapKV
-from sparsemm.models.checkpoint import Checkpoint, load, without_weights
+from sparsemm.models.loading import Checkpoint, load, without_weights
 from tests.evaluation.test_generation import CONVERSATIONS, NEW_TOKENS
 
 METHODS = [FullKV(), SnapKV(24, window=8), AdaKV(0.3, window=8), SnapKV(4096, window=8)]
@@ -22,7 +22,7 @@ METHODS = [FullKV(), SnapKV(24, window=8), AdaKV(0.3, window=8), SnapKV(4096, wi
 
 @pytest.fixture(scope="module")
 def checkpoint(untrained: Path) -> Checkpoint:
-    return load(untrained, "float32", "cpu")
+    return load({"pretrained": str(untrained), "dtype": "float32"}, "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(monkeypatch, checkpoint
 
 
 def test_estimated_memory_bounds_the_rows(untrained):
-    checkpoint = without_weights(untrained, "float32", "cpu")
+    checkpoint = without_weights({"pretrained": str(untrained), "dtype": "float32"}, "cpu")
     text = checkpoint.model.config.text_config
     shape = model_shape(text)
     prompts = 3 * document_bytes(shape, 100, 4)

@@ -11,7 +11,7 @@ from sparsemm.documents import make_page
 from sparsemm.evaluation.generation import cut, generate, images_of
 from sparsemm.evaluation.responses import Response
 from sparsemm.methods import FullKV, SnapKV
-from sparsemm.models.checkpoint import Checkpoint, load
+from sparsemm.models.loading import Checkpoint, load
 from sparsemm.tiny import OCR_PROMPT
 
 NEW_TOKENS = 24
@@ -19,7 +19,7 @@ NEW_TOKENS = 24
 
 @pytest.fixture(scope="module")
 def checkpoint(untrained: Path) -> Checkpoint:
-    return load(untrained, "float32", "cpu")
+    return load({"pretrained": str(untrained), "dtype": "float32"}, "cpu")
 
 
 def conversation(seed: int) -> list[dict]:

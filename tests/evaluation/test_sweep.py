@@ -15,7 +15,7 @@ from sparsemm.evaluation.results import read_cells
 from sparsemm.evaluation.tables import CELL_COLUMNS, SAMPLE_COLUMNS, load_results
 from sparsemm.evaluation.tasks import facts
 from sparsemm.methods import FullKV, SnapKV
-from sparsemm.models.checkpoint import load
+from sparsemm.models.loading import load
 
 FULL = 4096  # a budget above every prompt
 GRID = ["task=[tiny_docvqa,tiny_ocr]", f"budget=[16,{FULL}]", "limit=4", "batch_size=3", "max_new_tokens=16"]
@@ -132,7 +132,7 @@ def test_multirun_gives_the_same_table(swept, untrained, tmp_path, capsys):
 
 def test_cells_are_those_of_real_eviction(swept, untrained):
     """Responses, realised budgets and bytes of a fanned-out cell are those of a run with `RaggedCache`."""
-    checkpoint = load(untrained, "float32", "cpu")
+    checkpoint = load({"pretrained": str(untrained), "dtype": "float32"}, "cpu")
     for record in read_cells(swept / "results/sweep"):
         row, samples = record["row"], record["samples"]
         method = FullKV() if row["method"] == "fullkv" else SnapKV(row["budget"], window=8)

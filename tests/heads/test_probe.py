@@ -12,6 +12,7 @@ from sparsemm.heads import HeadScores
 from sparsemm.heads.identify import identify, run, score_batch, top_heads
 from sparsemm.heads.probe import probe
 from sparsemm.heads.rules import RULES, aligned, paper
+from sparsemm.models.loading import Checkpoint
 from sparsemm.tiny import CHECKPOINT, OCR_PROMPT
 
 
@@ -20,11 +21,12 @@ def reader():
     model = AutoModelForImageTextToText.from_pretrained(
         CHECKPOINT, dtype=torch.float32, attn_implementation={"text_config": "sparsemm"}
     )
-    return model.eval(), AutoProcessor.from_pretrained(CHECKPOINT)
+    processor = AutoProcessor.from_pretrained(CHECKPOINT)
+    return Checkpoint(model.eval(), processor, model.device, model.dtype)
 
 
 OPTIONS = {
-    **{"n": 4, "seed": 0, "rule": "aligned", "batch_size": 9, "tokens": 144},
+    **{"n": 4, "seed": 0, "rule": "aligned", "views": "tiles", "batch_size": 9, "tokens": 144},
     "kinds": ["form", "receipt", "table"],
 }
 PAGES = [make_page(seed, tokens=tokens) for seed, tokens in ((11, 32), (12, 64))]
@@ -38,7 +40,7 @@ def batch_inputs(processor, pages):
 
 
 def test_probe_equals_eager_attention_on_a_padded_batch(reader):
-    model, processor = reader
+    model, processor = reader.model, reader.processor
     inputs = batch_inputs(processor, PAGES)
     assert not inputs["attention_mask"].all()
     options = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None}
@@ -63,8 +65,8 @@ def test_probe_equals_eager_attention_on_a_padded_batch(reader):
 @pytest.mark.parametrize("rule", sorted(RULES))
 def test_scores_equal_a_slow_eager_computation(reader, rule):
     """One page at a time, eager attention matrices, plain loops."""
-    model, processor = reader
-    fast = score_batch(model, processor, PAGES, OCR_PROMPT, rule)
+    model, processor = reader.model, reader.processor
+    fast = score_batch(reader, PAGES, OCR_PROMPT, rule)
     model.set_attn_implementation({"text_config": "eager"})
     for page, hits in zip(PAGES, fast, strict=True):
         inputs = batch_inputs(processor, [page])
@@ -128,17 +130,17 @@ def test_aligned_rule_follows_the_alignment_over_errors():
 
 
 def test_identify_checks_its_input(reader):
-    model, processor = reader
+    model, processor = reader.model, reader.processor
     with pytest.raises(ValueError, match="known: paper, aligned"):
-        identify(model, processor, PAGES, prompt=OCR_PROMPT, rule="best")
+        identify(reader, PAGES, prompt=OCR_PROMPT, rule="best")
     with pytest.raises(ValueError, match="at least one document"):
-        identify(model, processor, [], prompt=OCR_PROMPT)
+        identify(reader, [], prompt=OCR_PROMPT)
 
 
 def test_identify_is_deterministic_and_batch_independent(reader):
-    model, processor = reader
-    one = identify(model, processor, PAGES, prompt=OCR_PROMPT, batch_size=1)
-    two = identify(model, processor, PAGES, prompt=OCR_PROMPT, batch_size=2, card={"model": "tiny"})
+    model, processor = reader.model, reader.processor
+    one = identify(reader, PAGES, prompt=OCR_PROMPT, batch_size=1)
+    two = identify(reader, PAGES, prompt=OCR_PROMPT, batch_size=2, card={"model": "tiny"})
     np.testing.assert_array_equal(one.hits, two.hits)
     assert two.card["n"] == 2
     assert two.card["rule"] == "aligned"
@@ -166,11 +168,11 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_file(tmp_path, monkey
     asked: list[int] = []
 
     def until(limit):
-        def counted(model, processor, pages, prompt, rule):
+        def counted(checkpoint, pages, *options):
             if len(asked) == limit:
                 raise KeyboardInterrupt
             asked.extend(page.seed for page in pages)
-            return score_batch(model, processor, pages, prompt, rule)
+            return score_batch(checkpoint, pages, *options)
 
         return counted
 

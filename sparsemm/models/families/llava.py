@@ -37,6 +37,5 @@ def _resized(picture: Picture, canvas: tuple[int, int]) -> tuple[int, int]:
 
 def _axis(patch: int, original: int, canvas: int, resized: int, kept: int) -> Tensor:
     """Ends of the patches along an axis, [patches, 2]: padded to `canvas`, scaled, its middle kept."""
-    start = (resized - kept) // 2 if resized >= kept else -((kept - resized) // 2)
-    ends = cells(kept // patch, patch, scale=canvas / resized, start=start)
+    ends = cells(kept // patch, patch, scale=canvas / resized, start=int((resized - kept) / 2))
     return within(ends - (canvas - original) // 2, original)
