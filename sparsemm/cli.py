@@ -31,6 +31,8 @@ run something (options are Hydra overrides, `sparsemm VERB --help` lists them):
                  sparsemm sweep task=[tiny_docvqa] method=[snapkv,sparsemm] budget=[16,32]
                  sparsemm sweep -m method=snapkv,adakv budget=16,32
   heads        find a model's visual heads and write their scores
+  doctor       does compression work with this model? one prompt, checked
+                 sparsemm doctor model=qwen2_vl_7b
   train-tiny   train the embedded model
   efficiency   measure what the engine costs; the benchmark's name comes first
                  sparsemm efficiency fanout documents=64
@@ -110,6 +112,13 @@ def efficiency(config: dict[str, Any]) -> Any:
         return run(config, report)
 
 
+def doctor(config: dict[str, Any]) -> Any:
+    """``sparsemm doctor``."""
+    from sparsemm.evaluation.doctor import run
+
+    return run(config)
+
+
 def show(verb: str, results: list[Any]) -> int:
     """Print what a verb gave after all of its jobs (several with ``-m``), and return the exit code."""
     if verb == "sweep":
@@ -126,12 +135,19 @@ def show(verb: str, results: list[Any]) -> int:
         for measured in results:
             print_rows(measured.rows, Console(highlight=False))
             print(measured.path)
+    if verb == "doctor":
+        from rich.console import Console
+
+        from sparsemm.evaluation.terminal import print_findings
+
+        return max([print_findings(findings, Console(highlight=False)) for findings in results], default=0)
     return 0
 
 
 HYDRA_VERBS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "sweep": sweep,
     "heads": heads,
+    "doctor": doctor,
     "train-tiny": train_tiny,
     "efficiency": efficiency,
 }

@@ -65,7 +65,10 @@ def test_released_forms_and_controls_differ_from_the_defaults():
 def test_models(model):
     config = composed("sweep", f"model={model}", "method=[snapkv]")
     assert config["model"]["name"] == model
-    assert set(config["model"]) == {"name", "pretrained", "dtype", "window", "head_scores", "ocr_prompt"}
+    assert set(config["model"]) == {
+        *("name", "pretrained", "dtype", "device_map", "quantization", "images_kwargs"),
+        *("window", "head_scores", "ocr_prompt"),
+    }
     assert composed("heads", f"model={model}")["output"] == f"results/head_scores/{model}.safetensors"
 
 

@@ -1,4 +1,4 @@
-"""What a sweep shows on the terminal."""
+"""What a sweep and a doctor show on the terminal."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -21,6 +22,7 @@ from sparsemm.evaluation.cells import Cell
 if TYPE_CHECKING:
     import pandas as pd
 
+    from sparsemm.evaluation.doctor import Finding
     from sparsemm.evaluation.sweep import Outcome
 
 
@@ -108,3 +110,15 @@ def _score(group: pd.DataFrame, budget: float | None) -> str:
     if len(chosen) == _seeds(group):
         return f"{chosen['score'].mean():.3f}"
     return " ".join(f"{value:.3f}" for value in chosen["score"])
+
+
+def print_findings(findings: Sequence[Finding], console: Console) -> int:
+    """Print a doctor's findings, a line each, and return the exit code: 1 if something is wrong."""
+    lines = Table.grid(padding=(0, 2))
+    for finding in findings:
+        mark = "[green]ok[/]" if finding.good else "[red]WRONG[/]"
+        lines.add_row(mark, finding.name, escape(finding.text))
+    console.print(lines)
+    wrong = sum(not finding.good for finding in findings)
+    console.print(f"{wrong} of {len(findings)} wrong" if wrong else "compression works with this model")
+    return int(wrong > 0)

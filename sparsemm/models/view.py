@@ -105,15 +105,26 @@ def grid(horizontal: Tensor, vertical: Tensor) -> Tensor:
     return boxes.masked_fill(boxes.isnan().any(dim=-1, keepdim=True), torch.nan)
 
 
-def whole(picture: Picture, columns: int, rows: int | None = None, *, base: bool = False) -> View:
-    """Return the view that shows all of the image, stretched to a grid of tokens, row by row."""
-    rows = columns if rows is None else rows
-    horizontal = cells(columns, 1, scale=picture.width / columns)
-    vertical = cells(rows, 1, scale=picture.height / rows)
-    return View(grid(horizontal, vertical).flatten(0, 1), base)
+def whole(picture: Picture, side: int, cell: int, *, base: bool = False) -> View:
+    """Return the view of an image stretched to a square, tokens row by row.
+
+    Parameters
+    ----------
+    picture
+        The image.
+    side, cell
+        Pixels of the view to a side, and to a side of a token; what is over at the end is unseen.
+    base
+        As in `View`.
+    """
+    [view] = tiles(picture, 1, 1, side, cell)
+    return View(view.boxes, base)
 
 
-def tiles(picture: Picture, columns: int, rows: int, side: int) -> list[View]:
-    """Return the views of an image stretched to `rows` x `columns` tiles of `side` x `side` tokens each."""
-    boxes = whole(picture, columns * side, rows * side).boxes.view(rows, side, columns, side, 4)
-    return [View(tile.flatten(0, 1)) for tile in boxes.transpose(1, 2).flatten(0, 1)]
+def tiles(picture: Picture, columns: int, rows: int, side: int, cell: int) -> list[View]:
+    """Return the views of an image stretched to `rows` x `columns` squares; the rest as in `whole`."""
+    x, y = (
+        [cells(side // cell, cell, scale=pixels / (count * side), start=tile * side) for tile in range(count)]
+        for pixels, count in ((picture.width, columns), (picture.height, rows))
+    )
+    return [View(grid(horizontal, vertical).flatten(0, 1)) for vertical in y for horizontal in x]

@@ -51,6 +51,7 @@ FAMILIES: dict[str, Callable[[], tuple[PreTrainedModel, Any]]] = {
 
 GEOMETRIES: dict[str, Callable[[], tuple[PreTrainedModel, Any]]] = {
     "llava 1.5": partial(llava.llava, side=336, patch=14),
+    "llava padded": partial(llava.llava, side=336, patch=14, padded=True),
     "llava 1.6": partial(
         llava.llava_next, side=336, patch=14, grids=((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
     ),
@@ -61,7 +62,8 @@ GEOMETRIES: dict[str, Callable[[], tuple[PreTrainedModel, Any]]] = {
     "internvl 3": partial(tiled.internvl, side=448, patch=14, most=12),
     "idefics 3": partial(tiled.idefics3, side=364, patch=14, longest=4 * 364),
     "idefics3 uneven": partial(tiled.idefics3, longest=40),  # not a multiple of its tiles
-    "smolvlm 2": partial(tiled.smolvlm, side=512, patch=16, scale=4, longest=4 * 512),
+    "smolvlm 2.2b": partial(tiled.smolvlm, side=384, patch=14, scale=3, longest=4 * 384),
+    "smolvlm 500m": partial(tiled.smolvlm, side=512, patch=16, scale=4, longest=4 * 512),
     "gemma 3": partial(tiled.gemma3, side=896, patch=14, tokens=256),
 }
 """Builders of small models that cut images into patches as checkpoints do; the first word is the family."""

@@ -9,6 +9,7 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    LlavaImageProcessor,
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
     LlavaNextImageProcessor,
@@ -29,9 +30,12 @@ from transformers import (
 from tests.families.vocabulary import IMAGE, TEXT, VIDEO, VISION, build_tokenizer, chat_template, number
 
 
-def llava(side: int = 32, patch: int = 8) -> tuple[PreTrainedModel, Any]:
+def llava(side: int = 32, patch: int = 8, padded: bool = False) -> tuple[PreTrainedModel, Any]:
     """CLIP, 4 x 4 patches and a class token; the image is scaled by its shorter edge and cropped."""
-    crop = {"height": side, "width": side}
+    crop: Any = {"height": side, "width": side}
+    images = CLIPImageProcessor(size={"shortest_edge": side}, crop_size=crop)
+    if padded:  # to a square instead
+        images = LlavaImageProcessor(size=crop, do_pad=True, do_center_crop=False)
     config = LlavaConfig(
         text_config=LlamaConfig(**TEXT).to_dict(),
         vision_config=CLIPVisionConfig(**VISION, image_size=side, patch_size=patch).to_dict(),
@@ -39,7 +43,7 @@ def llava(side: int = 32, patch: int = 8) -> tuple[PreTrainedModel, Any]:
         image_seq_length=(side // patch) ** 2,
     )
     processor = LlavaProcessor(
-        image_processor=CLIPImageProcessor(size={"shortest_edge": side}, crop_size=crop),
+        image_processor=images,
         tokenizer=build_tokenizer(),
         patch_size=patch,
         vision_feature_select_strategy="default",

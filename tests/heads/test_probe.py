@@ -130,7 +130,6 @@ def test_aligned_rule_follows_the_alignment_over_errors():
 
 
 def test_identify_checks_its_input(reader):
-    model, processor = reader.model, reader.processor
     with pytest.raises(ValueError, match="known: paper, aligned"):
         identify(reader, PAGES, prompt=OCR_PROMPT, rule="best")
     with pytest.raises(ValueError, match="at least one document"):
@@ -138,7 +137,6 @@ def test_identify_checks_its_input(reader):
 
 
 def test_identify_is_deterministic_and_batch_independent(reader):
-    model, processor = reader.model, reader.processor
     one = identify(reader, PAGES, prompt=OCR_PROMPT, batch_size=1)
     two = identify(reader, PAGES, prompt=OCR_PROMPT, batch_size=2, card={"model": "tiny"})
     np.testing.assert_array_equal(one.hits, two.hits)

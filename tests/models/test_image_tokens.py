@@ -87,14 +87,13 @@ def assert_between(family: str, size: tuple[int, int], data: Any) -> None:
     [different] = changed(family, before, after)
     left, top, right, bottom = box
     for base in (True, False):
-        view = ImageTokens(
-            tokens.positions[tokens.base == base], tokens.boxes[tokens.base == base], torch.tensor([False])
-        )
-        ends = view.boxes[~view.boxes.isnan().any(dim=1)]
-        if not len(ends):
+        # A filter reaches into padding, too: tokens that see nothing but that are left aside.
+        chosen = (tokens.base == base) & ~tokens.boxes.isnan().any(dim=1)
+        if not bool(chosen.any()):
             continue
+        view = ImageTokens(tokens.positions[chosen], tokens.boxes[chosen], torch.tensor([False]))
         # A token is at least four pixels of its view wide: one pixel is at most so many of the image.
-        x, y = ((ends[:, 2:] - ends[:, :2]).amax(dim=0) / 4).tolist()
+        x, y = ((view.boxes[:, 2:] - view.boxes[:, :2]).amax(dim=0) / 4).tolist()
         seen = set(different) & set(view.positions.tolist())
         inner = (left + x, top + y, right - x, bottom - y)
         if inner[0] < inner[2] and inner[1] < inner[3]:
@@ -177,6 +176,14 @@ def test_options_of_the_call_count(family: str, option: str) -> None:
     assert len(tokens.positions) == 4
     with pytest.raises(ValueError, match=r"row 0 has 4 image tokens, .*options that the processor"):
         image_tokens(model.config, processor, inputs, [[(48, 16)]], **OPTIONS.get(family, {}))
+
+
+@pytest.mark.parametrize("size", [(100, 38), (38, 100), (90, 70)])
+def test_tiles_that_do_not_divide_the_longest_side(size: tuple[int, int]) -> None:
+    """Idefics3 stretches the image once more; then there may be another row of tiles."""
+    inputs = ask("idefics3 uneven", [[dark(size)]])
+    [[tokens]] = tokens_of("idefics3 uneven", inputs, [[size]])
+    assert len(tokens.of_box((0, 0, *size), "all")) == len(tokens.positions)
 
 
 def test_wrong_input_is_refused() -> None:

@@ -11,12 +11,12 @@ from sparsemm.models.view import Picture, View, tiles, whole
 
 def views(picture: Picture) -> list[View]:
     """Tile after tile, tokens row by row in each, then the whole; marks of rows and columns are no tokens."""
-    config = picture.config
-    side = config.vision_config.image_size // config.vision_config.patch_size // config.scale_factor
+    vision = picture.config.vision_config
+    side, cell = vision.image_size, vision.patch_size * picture.config.scale_factor
     columns, rows = _tiles(picture) if picture.option("do_image_splitting") else (1, 1)
     if columns * rows == 1:
-        return [whole(picture, side)]
-    return [*tiles(picture, columns, rows, side), whole(picture, side, base=True)]
+        return [whole(picture, side, cell)]
+    return [*tiles(picture, columns, rows, side, cell), whole(picture, side, cell, base=True)]
 
 
 def _tiles(picture: Picture) -> tuple[int, int]:

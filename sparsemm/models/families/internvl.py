@@ -9,10 +9,8 @@ from sparsemm.models.view import Picture, View, tiles, whole
 
 def views(picture: Picture) -> list[View]:
     """Tile after tile, tokens row by row in each, then the thumbnail; one view where there is one tile."""
-    config, size = picture.config, picture.option("size")
-    side = int(
-        config.vision_config.image_size[0] // config.vision_config.patch_size[0] * config.downsample_ratio
-    )
+    vision, size = picture.config.vision_config, picture.option("size")
+    side, cell = vision.image_size[0], round(vision.patch_size[0] / picture.config.downsample_ratio)
     columns, rows = 1, 1
     if picture.option("crop_to_patches"):
         columns, rows = get_optimal_tiled_canvas(
@@ -22,5 +20,5 @@ def views(picture: Picture) -> list[View]:
             picture.option("max_patches"),
         )
     if columns * rows == 1:
-        return [whole(picture, side)]
-    return [*tiles(picture, columns, rows, side), whole(picture, side, base=True)]
+        return [whole(picture, side, cell)]
+    return [*tiles(picture, columns, rows, side, cell), whole(picture, side, cell, base=True)]

@@ -8,4 +8,4 @@ from sparsemm.models.view import Picture, View, whole
 def views(picture: Picture) -> list[View]:
     """One view; tokens row by row."""
     vision = picture.config.vision_config
-    return [whole(picture, vision.image_size // vision.patch_size)]
+    return [whole(picture, vision.image_size, vision.patch_size)]
