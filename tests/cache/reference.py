@@ -36,7 +36,9 @@ class Reference:
         seen = key.shape[2]
         if attention_mask is None:
             past = seen - tokens
-            attention_mask = torch.ones(batch, 1, tokens, seen, dtype=torch.bool).tril(past)
+            attention_mask = torch.ones(batch, 1, tokens, seen, dtype=torch.bool)
+            if module.is_causal:
+                attention_mask = attention_mask.tril(past)
         allowed = attention_mask.repeat(1, heads, 1, 1)
         if getattr(module, "sliding_window", None) is None:
             index: int = module.layer_idx  # pyright: ignore[reportAssignmentType]

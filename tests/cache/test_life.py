@@ -17,9 +17,10 @@ from sparsemm.cache import RaggedCache
 from sparsemm.methods import AdaKV, FullKV, KVMethod, SnapKV
 from tests.cache.reference import NAME, Reference, assert_same, generate
 from tests.cache.test_matrix import BELOW, WINDOW, shape_of
-from tests.families import FAMILIES, build, inputs, prompt, question, tokenized
+from tests.families import CANNOT_BE_CUT, FAMILIES, build, inputs, prompt, question, tokenized
 
 families = pytest.mark.parametrize("family", FAMILIES)
+in_chunks = pytest.mark.parametrize("family", [name for name in FAMILIES if name not in CANNOT_BE_CUT])
 without_sliding = pytest.mark.parametrize("family", [family for family in FAMILIES if family != "gemma3"])
 batches = pytest.mark.parametrize("batch", [1, 2])
 ADA = AdaKV(BELOW, window=WINDOW)
@@ -125,7 +126,7 @@ def test_a_turn_through_generate() -> None:
     assert_same(second, generate(build("llava_next", NAME)[0], text, expected.past_key_values))
 
 
-@families
+@in_chunks
 @batches
 @pytest.mark.parametrize("cuts", [[-3], [-20, -4], [-9, -8, -1]])
 def test_a_prompt_in_chunks_is_compressed_when_complete(family: str, batch: int, cuts: list[int]) -> None:
@@ -146,7 +147,7 @@ def test_a_prompt_in_chunks_is_compressed_when_complete(family: str, batch: int,
     Version(transformers.__version__) < Version("5.23"),
     reason="5.17 loses the images of a prompt that generate cuts into chunks, with its own cache too",
 )
-@families
+@in_chunks
 def test_generate_with_chunks_equals_generate_without(family: str) -> None:
     """Gemma3 without image: an image's tokens see each other, but not across a cut, with any cache."""
     prompts = inputs(family, 2)

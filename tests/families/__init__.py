@@ -22,7 +22,7 @@ from transformers import (
 from transformers.video_utils import VideoMetadata
 
 import sparsemm.cache  # noqa: F401  (registers the attention)
-from tests.families import llava, qwen, tiled
+from tests.families import llava, paligemma, qwen, tiled
 from tests.families.vocabulary import LETTERS, PAD, SPECIAL, TEXT, build_tokenizer, chat_template
 
 
@@ -44,6 +44,7 @@ FAMILIES: dict[str, Callable[[], tuple[PreTrainedModel, Any]]] = {
     "idefics3": tiled.idefics3,
     "smolvlm": tiled.smolvlm,
     "gemma3": tiled.gemma3,
+    "paligemma": paligemma.paligemma,
     "llama": lambda: _text_only(LlamaForCausalLM, LlamaConfig),
     "qwen2": lambda: _text_only(Qwen2ForCausalLM, Qwen2Config),
 }
@@ -64,6 +65,7 @@ GEOMETRIES: dict[str, Callable[[], tuple[PreTrainedModel, Any]]] = {
     "idefics3 uneven": partial(tiled.idefics3, longest=40),  # not a multiple of its tiles
     "smolvlm 2.2b": partial(tiled.smolvlm, side=384, patch=14, scale=3, longest=4 * 384),
     "smolvlm 500m": partial(tiled.smolvlm, side=512, patch=16, scale=4, longest=4 * 512),
+    "paligemma 3b": partial(paligemma.paligemma, side=224, patch=14),
     "gemma 3": partial(tiled.gemma3, side=896, patch=14, tokens=256),
 }
 """Builders of small models that cut images into patches as checkpoints do; the first word is the family."""
@@ -71,6 +73,11 @@ GEOMETRIES: dict[str, Callable[[], tuple[PreTrainedModel, Any]]] = {
 TEXT_ONLY = ("llama", "qwen2")
 VISUAL = tuple(name for name in FAMILIES if name not in TEXT_ONLY)
 VIDEO = ("llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl", "smolvlm")
+
+NEEDS_IMAGE = ("paligemma",)
+
+CANNOT_BE_CUT = ("paligemma",)
+"""All tokens of the prompt see each other, so that it cannot come in chunks, with whatever cache."""
 
 TWO = ("qwen2_vl", "llava_next")
 """For what does not depend on the family."""

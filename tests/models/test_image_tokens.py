@@ -23,6 +23,7 @@ UNSCALED: dict[str, list[tuple[int, int]]] = {
     "qwen2_vl": [(8 * columns, 8 * rows) for columns in (1, 2, 5, 8) for rows in (1, 3, 8)],
     "internvl": [(16, 16), (32, 16), (16, 32), (48, 16), (32, 32), (16, 64)],
     "idefics3": [(32, 32), (32, 16), (16, 32)],
+    "paligemma": [(16, 16)] * 2,
     "gemma3": [(16, 16), (32, 16), (16, 32), (48, 16), (64, 16)],
 }
 UNSCALED |= {"llava_next_mistral": UNSCALED["llava_next"], "smolvlm": UNSCALED["idefics3"]}
