@@ -48,7 +48,9 @@ class Picture:
 
     def option(self, name: str) -> Any:
         """An option of the image processor: as given with the call, else the processor's own."""
-        defaults = getattr(self.processor, "images_kwargs", {})
+        declared = getattr(getattr(self.processor, "valid_processor_kwargs", None), "_defaults", {})
+        older = declared.get("images_kwargs", {})  # before transformers 5.23
+        defaults = getattr(self.processor, "images_kwargs", older)
         own = getattr(self.processor.image_processor, name, None)
         return self.options.get(name, defaults.get(name, own))
 

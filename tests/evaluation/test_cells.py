@@ -30,6 +30,7 @@ def cell(untrained: Path, untrained_scores: Path):
     "override",
     [
         *("limit=3", "max_new_tokens=8", "budget=17", "budget=0.5", "model.window=4", "model.dtype=bfloat16"),
+        *("model.images_kwargs={do_resize: false}", "model.quantization={load_in_8bit: true}"),
         *("methods.snapkv.kernel=3", "+methods.snapkv.window=4", "task=[tiny_docvqa]", "method=[fullkv]"),
     ],
 )
@@ -37,7 +38,9 @@ def test_what_answers_depend_on_gives_another_cell(cell, override):
     assert cell(override).id != cell().id
 
 
-@pytest.mark.parametrize("override", ["batch_size=1", "device=cpu", "name=other", "output=elsewhere"])
+@pytest.mark.parametrize(
+    "override", ["batch_size=1", "device=cpu", "model.device_map=auto", "name=other", "output=elsewhere"]
+)
 def test_where_and_how_it_ran_does_not(cell, override):
     assert cell(override).id == cell().id
 

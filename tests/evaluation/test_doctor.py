@@ -121,3 +121,13 @@ def test_a_model_that_cannot_be_compressed_is_refused_in_one_line(
     config = (folder / "config.json").read_text(encoding="utf-8")
     (folder / "config.json").write_text(config.replace('"sliding_window": null', '"sliding_window": 8'))
     assert "mistral has no full-attention layer to compress" in refused(capfd, examine(folder))
+
+
+def test_the_readme_shows_what_the_doctor_says(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert cli.main(["doctor"]) == 0
+    shown = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    readme = Path("README.md").read_text(encoding="utf-8")
+    assert readme.partition("$ sparsemm doctor\n")[2].partition("\n```")[0].splitlines() == shown

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from sparsemm.documents import make_page
-from sparsemm.evaluation.generation import cut, generate, images_of
+from sparsemm.evaluation.generation import cut, generate, images_of, prepare
 from sparsemm.evaluation.responses import Response
 from sparsemm.methods import FullKV, SnapKV
 from sparsemm.models.loading import Checkpoint, load
@@ -49,6 +49,13 @@ def test_fullkv_answers_as_transformers_does_without_this_package(untrained, che
     responses = generate(checkpoint, CONVERSATIONS, FullKV(), max_new_tokens=NEW_TOKENS)
     assert answers(responses) == expected
     assert len(set(expected)) == len(expected)  # otherwise the comparison would say nothing
+
+
+def test_image_settings_reach_the_processor(untrained):
+    model = {"pretrained": str(untrained), "dtype": "float32", "device_map": "cpu"}
+    smaller = model | {"images_kwargs": {"size": {"shortest_edge": 256, "longest_edge": 2048}}}
+    lengths = [prepare(load(one), CONVERSATIONS)["input_ids"].shape[1] for one in (model, smaller)]
+    assert lengths[1] < lengths[0]
 
 
 @pytest.mark.parametrize("method", [FullKV(), SnapKV(24, window=8)], ids=lambda method: method.name)
