@@ -8,7 +8,7 @@ from transformers.image_processing_utils import get_patch_output_size, select_be
 from transformers.image_utils import ChannelDimension
 from transformers.models.llava_next.modeling_llava_next import unpad_image
 
-from sparsemm.models.view import NOTHING, Picture, View, cells, grid, within
+from sparsemm.models.view import NOTHING, Picture, View, cells, grid, whole, within
 
 
 def views(picture: Picture) -> list[View]:
@@ -18,9 +18,7 @@ def views(picture: Picture) -> list[View]:
 
 def base(picture: Picture) -> View:
     """The whole image, stretched to a square of the vision tower's size."""
-    side, patch = _sizes(picture)
-    axes = [cells(side // patch, patch, scale=pixels / side) for pixels in (picture.width, picture.height)]
-    return View(grid(*axes).flatten(0, 1), base=True)
+    return whole(picture, *_sizes(picture), base=True)
 
 
 def tile_grid(picture: Picture) -> Tensor:
