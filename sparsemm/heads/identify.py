@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,25 +13,21 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from sparsemm.configs import InputError
-from sparsemm.documents import KINDS, VERSION, Page, make_page
 from sparsemm.heads.concentration import write_statistics
 from sparsemm.heads.probe import probe
 from sparsemm.heads.progress import Progress
 from sparsemm.heads.rules import RULES
 from sparsemm.heads.scores import HeadScores
+from sparsemm.heads.sources import Boxed, from_folder, generated
 from sparsemm.models import Views, image_tokens
 from sparsemm.models.checkpoint import fingerprint, locate
 from sparsemm.models.loading import ANSWERING, Checkpoint, load
-
-FIRST_SEED = 2_000_000
-"""Documents that no task evaluates and no training draws: split "eval", seeds from here on."""
 
 MAX_NEW_TOKENS = 1024
 
 
 def score_batch(
-    checkpoint: Checkpoint, pages: list[Page], prompt: str, rule: str, views: Views = "tiles"
+    checkpoint: Checkpoint, pages: Sequence[Boxed], prompt: str, rule: str, views: Views = "tiles"
 ) -> np.ndarray:
     """Hits of each page: [pages, layers, query heads] float32.
 
@@ -41,15 +38,16 @@ def score_batch(
     model, processor = checkpoint.model, checkpoint.processor
     chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
     text = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+    images = [page.image for page in pages]
     inputs = processor(
         text=[text] * len(pages),
-        images=[[page.image] for page in pages],
+        images=[[image] for image in images],
         padding=True,
         padding_side="left",
         return_tensors="pt",
         images_kwargs=dict(checkpoint.images_kwargs),
     ).to(model.device)
-    sizes = [[page.image.size] for page in pages]
+    sizes = [[image.size] for image in images]
     placed = image_tokens(model.config, processor, inputs, sizes, **checkpoint.images_kwargs)
     with torch.inference_mode(), probe(model) as steps:
         output: Any = model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False, num_beams=1)  # pyright: ignore
@@ -69,7 +67,7 @@ def score_batch(
 
 def identify(
     checkpoint: Checkpoint,
-    pages: list[Page],
+    pages: Sequence[Boxed],
     *,
     prompt: str,
     rule: str = "aligned",
@@ -106,10 +104,6 @@ def identify(
         "views": views,
         "prompt": prompt,
         "n": len(pages),
-        "seeds": [pages[0].seed, pages[-1].seed],
-        "kinds": sorted({page.kind for page in pages}),
-        "tokens": sorted({page.tokens for page in pages}),
-        "documents_version": VERSION,
         "config_hash": hashlib.sha256(config.encode()).hexdigest()[:16],
         "versions": {name: version(name) for name in ("torch", "transformers")},
     }
@@ -120,21 +114,20 @@ def run(config: dict[str, Any]) -> Path:
     """``sparsemm heads``: identify the heads of ``config["model"]`` and write ``config["output"]``."""
     folder = locate(config["model"]["pretrained"])
     checkpoint = load(config["model"])
-    first, kinds = FIRST_SEED + config["seed"], config["kinds"]
-    if not kinds:
-        raise InputError(f"no kind of page is chosen (kinds=[{','.join(KINDS)}])")
-    pages = [
-        make_page(first + index, kind=kinds[index % len(kinds)], tokens=config["tokens"])
-        for index in range(config["n"])
-    ]
+    chosen = {name: config[name] for name in ("seed", "kinds", "tokens")}
+    if config["documents"] is None:
+        pages, facts = generated(config["n"], **chosen)
+    else:
+        pages, facts = from_folder(config["documents"], config["n"])
     output = Path(config["output"])
     identity = {
-        **{name: config[name] for name in ("seed", "rule", "views", "batch_size", "kinds", "tokens")},
+        **{name: config[name] for name in ("rule", "views", "batch_size")},
+        **{name: fact for name, fact in facts.items() if name != "seeds"},  # n may be raised later
+        **chosen,
         "prompt": config["model"]["ocr_prompt"],
         "dtype": config["model"]["dtype"],
         **{name: config["model"].get(name) for name in ANSWERING},
         "fingerprint": fingerprint(folder),
-        "documents_version": VERSION,
     }
     progress = Progress(output, identity)
     scores = identify(
@@ -144,14 +137,14 @@ def run(config: dict[str, Any]) -> Path:
         rule=config["rule"],
         views=config["views"],
         batch_size=config["batch_size"],
-        card={"model": config["model"]["name"], "fingerprint": fingerprint(folder)},
+        card={"model": config["model"]["name"], "fingerprint": fingerprint(folder), **facts},
         progress=progress,
     )
     path = scores.save(output)
     write_statistics(scores, path)
     progress.done()
     top = ", ".join(top_heads(scores.scores, 5))
-    print(f"{path}: {config['n']} documents; highest heads (layer-head): {top}")
+    print(f"{path}: {len(pages)} documents; highest heads (layer-head): {top}")
     return path
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,9 +18,20 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from sparsemm.cache.backbone import is_compressible, stock_layers
+
 ATTENTION = "sparsemm_probe"
 
-_steps: ContextVar[list[list[Tensor]] | None] = ContextVar("sparsemm_probe_steps", default=None)
+
+@dataclass
+class Record:
+    """What a probe notes: `layers` by number, and per step the positions of each of them."""
+
+    layers: list[int]
+    steps: list[list[Tensor]] = field(default_factory=list)
+
+
+_record: ContextVar[Record | None] = ContextVar("sparsemm_probe", default=None)
 
 
 def _probe_attention(
@@ -35,11 +47,11 @@ def _probe_attention(
 
     query [B, Hq, L, D], key and value [B, Hkv, K, D].
     """
-    steps = _steps.get()
-    if steps is not None:
-        if module.layer_idx == 0:
-            steps.append([])
-        steps[-1].append(most_attended(query[:, :, -1], key, attention_mask))
+    record = _record.get()
+    if record is not None and module.layer_idx in record.layers:
+        if module.layer_idx == record.layers[0]:
+            record.steps.append([])
+        record.steps[-1].append(most_attended(query[:, :, -1], key, attention_mask))
     return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
 
 
@@ -71,16 +83,17 @@ def probe(model: PreTrainedModel) -> Iterator[list[list[Tensor]]]:
     Yields
     ------
     list over steps of list over layers of Tensor [B, query heads]
-        Step t holds, per layer, the position (padding counted) that each head of the step producing
-        generated token t attended to most. Step 0 is the prefill.
+        Step t holds, per full-attention layer, the position (padding counted) that each head of the step
+        producing generated token t attended to most. Step 0 is the prefill.
     """
     text = model.config.get_text_config()
     before = text._attn_implementation
     model.set_attn_implementation({"text_config": ATTENTION})
-    steps: list[list[Tensor]] = []
-    token = _steps.set(steps)
+    full = [index for index, layer in enumerate(stock_layers(text)) if is_compressible(layer)]
+    record = Record(full)
+    token = _record.set(record)
     try:
-        yield steps
+        yield record.steps
     finally:
-        _steps.reset(token)
+        _record.reset(token)
         model.set_attn_implementation({"text_config": before})

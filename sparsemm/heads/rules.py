@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 
 from rapidfuzz.distance import Levenshtein
 
-from sparsemm.documents import Page
+from sparsemm.heads.sources import Boxed
 
-Rule = Callable[[Sequence[str], Page], list[tuple[int, int]]]
+Rule = Callable[[Sequence[str], Boxed], list[tuple[int, int]]]
 
 
-def paper(tokens: Sequence[str], page: Page) -> list[tuple[int, int]]:
+def paper(tokens: Sequence[str], page: Boxed) -> list[tuple[int, int]]:
     """SparseMM's rule (arXiv 2506.05344): a token counts when exactly one region contains its string."""
     regions = [word.text for line in page.lines for word in line]
     found = []
@@ -26,7 +26,7 @@ def paper(tokens: Sequence[str], page: Page) -> list[tuple[int, int]]:
     return found
 
 
-def aligned(tokens: Sequence[str], page: Page) -> list[tuple[int, int]]:
+def aligned(tokens: Sequence[str], page: Boxed) -> list[tuple[int, int]]:
     """A token counts when all its characters are aligned, correctly, to one region of the reference.
 
     The transcription is aligned to the page's text by edit distance. For models whose tokens are

@@ -26,7 +26,15 @@ def reader():
 
 
 OPTIONS = {
-    **{"n": 4, "seed": 0, "rule": "aligned", "views": "tiles", "batch_size": 9, "tokens": 144},
+    **{
+        "n": 4,
+        "seed": 0,
+        "rule": "aligned",
+        "views": "tiles",
+        "documents": None,
+        "batch_size": 9,
+        "tokens": 144,
+    },
     "kinds": ["form", "receipt", "table"],
 }
 PAGES = [make_page(seed, tokens=tokens) for seed, tokens in ((11, 32), (12, 64))]

@@ -1,0 +1,128 @@
+"""Documents with boxes for head identification: generated pages, or a folder of the user's own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL import Image, UnidentifiedImageError
+
+from sparsemm.configs import InputError
+from sparsemm.documents import KINDS, VERSION, Word, make_page
+
+BOXES = "boxes.json"
+"""In a folder of documents: ``{"a.png": [{"text": "TOTAL", "box": [left, top, right, bottom]}, …], …}``."""
+
+FIRST_SEED = 2_000_000
+"""Documents that no task evaluates and no training draws: split "eval", seeds from here on."""
+
+
+class Boxed(Protocol):
+    """What identification needs of a document."""
+
+    @property
+    def image(self) -> Image.Image:
+        """The picture, RGB."""
+        ...
+
+    @property
+    def lines(self) -> tuple[tuple[Word, ...], ...]:
+        """Regions of text in reading order, line by line; boxes in pixels of the image."""
+        ...
+
+    @property
+    def text(self) -> str:
+        """The transcription: words joined by one space, lines by a line feed."""
+        ...
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A picture's file and its regions, each a line of its own."""
+
+    path: Path
+    lines: tuple[tuple[Word, ...], ...]
+
+    @property
+    def image(self) -> Image.Image:
+        """The picture, read anew each time.
+
+        Raises
+        ------
+        InputError
+            If it cannot be read.
+        """
+        try:
+            return Image.open(self.path).convert("RGB")
+        except (OSError, UnidentifiedImageError) as error:
+            reason = getattr(error, "strerror", None) or "it is no picture"
+            raise InputError(f"{self.path} cannot be read: {reason}") from error
+
+    @property
+    def text(self) -> str:
+        """The regions' texts, a line each."""
+        return "\n".join(word.text for line in self.lines for word in line)
+
+
+def generated(
+    n: int, *, seed: int, kinds: Sequence[str], tokens: int
+) -> tuple[Sequence[Boxed], dict[str, Any]]:
+    """Return `n` generated pages, kinds in turn, and what a card says of them.
+
+    Raises
+    ------
+    InputError
+        If no kind is named.
+    """
+    if not kinds:
+        raise InputError(f"no kind of page is chosen (kinds=[{','.join(KINDS)}])")
+    first = FIRST_SEED + seed
+    pages = [make_page(first + index, kind=kinds[index % len(kinds)], tokens=tokens) for index in range(n)]
+    facts = {
+        "seeds": [first, first + n - 1],
+        "kinds": sorted({page.kind for page in pages}),
+        "tokens": [tokens],
+        "documents_version": VERSION,
+    }
+    return pages, facts
+
+
+def from_folder(folder: str | Path, n: int) -> tuple[Sequence[Boxed], dict[str, Any]]:
+    """Return the first `n` documents that a folder's ``boxes.json`` names, and what a card says of them.
+
+    Raises
+    ------
+    InputError
+        No such file, or an entry that is not as `BOXES` says.
+    """
+    path = Path(folder) / BOXES
+    if not path.is_file():
+        raise InputError(f"documents={folder}: there is no {BOXES} in it")
+    text = path.read_text(encoding="utf-8")
+    try:
+        table = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is no JSON: {error}") from error
+    if not isinstance(table, dict) or not table:
+        raise InputError(f'{path} must hold {{"picture.png": [{{"text": …, "box": …}}, …], …}}')
+    scans = []
+    for name, regions in list(table.items())[:n]:
+        if not isinstance(regions, list):
+            raise InputError(f"{path}: {name} must have a list of regions, got {type(regions).__name__}")
+        scans.append(Scan(Path(folder) / name, tuple((_word(path, name, region),) for region in regions)))
+    return scans, {"documents": hashlib.sha256(text.encode()).hexdigest()[:16]}
+
+
+def _word(path: Path, name: str, region: Any) -> Word:
+    match region:
+        case {"text": str(text), "box": [left, top, right, bottom]} if text.strip():
+            ends = (left, top, right, bottom)
+            if all(isinstance(end, int | float) for end in ends) and left < right and top < bottom:
+                return Word(text, ends, ())
+    raise InputError(
+        f'{path}: {name}: a region is {{"text": "…", "box": [left, top, right, bottom]}}, got {region!r}'
+    )
