@@ -16,7 +16,7 @@ from sparsemm.recording import write_atomically
 RESAMPLES = 2000
 DRAWS = 200
 SIZES = (10, 30, 100, 300)
-"""So many images are compared with all images."""
+"""So many images, and half of them all, are compared with all images and with the others."""
 
 
 def top_share(scores: HeadScores, *, resamples: int = RESAMPLES, seed: int = 0) -> pd.DataFrame:
@@ -68,7 +68,8 @@ def rank_agreement(
     ----------
     scores : HeadScores
     sizes : sequence of int, default (10, 30, 100, 300)
-        Numbers of images; those above half of what was measured are left out.
+        Numbers of images below half of what was measured; larger ones are left out. Half of the images comes
+        last: against the others it is the split-half correlation.
     draws : int, default 200
         Random choices of images per size.
     seed : int, default 0
@@ -84,7 +85,8 @@ def rank_agreement(
     total = hits.sum(axis=0)
     rng = np.random.default_rng(seed)
     rows = []
-    for size in (size for size in sizes if 2 * size <= len(hits)):
+    half = [len(hits) // 2] if len(hits) > 1 else []
+    for size in [*(size for size in sizes if 2 * size < len(hits)), *half]:
         found: dict[str, list[float]] = {"all": [], "others": []}
         for _ in range(draws):
             chosen = hits[rng.choice(len(hits), size, replace=False)].sum(axis=0)

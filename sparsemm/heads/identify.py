@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from tqdm import tqdm
+from transformers.utils import logging
 
 from sparsemm.heads.concentration import write_statistics
 from sparsemm.heads.probe import probe
@@ -19,7 +20,7 @@ from sparsemm.heads.progress import Progress
 from sparsemm.heads.rules import RULES
 from sparsemm.heads.scores import HeadScores
 from sparsemm.heads.sources import Boxed, from_folder, generated
-from sparsemm.models import Views, image_tokens
+from sparsemm.models import Views, check_views, image_tokens
 from sparsemm.models.checkpoint import fingerprint, locate
 from sparsemm.models.loading import ANSWERING, Checkpoint, load
 
@@ -112,13 +113,15 @@ def identify(
 
 def run(config: dict[str, Any]) -> Path:
     """``sparsemm heads``: identify the heads of ``config["model"]`` and write ``config["output"]``."""
-    folder = locate(config["model"]["pretrained"])
-    checkpoint = load(config["model"])
+    check_views(config["views"])
     chosen = {name: config[name] for name in ("seed", "kinds", "tokens")}
     if config["documents"] is None:
         pages, facts = generated(config["n"], **chosen)
     else:
         pages, facts = from_folder(config["documents"], config["n"])
+    logging.disable_progress_bar()
+    folder = locate(config["model"]["pretrained"])
+    checkpoint = load(config["model"])
     output = Path(config["output"])
     identity = {
         **{name: config[name] for name in ("rule", "views", "batch_size")},

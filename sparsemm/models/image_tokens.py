@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -21,6 +21,12 @@ Views = Literal["tiles", "base", "all"]
 def supported() -> tuple[str, ...]:
     """``model_type`` of the families whose image tokens can be placed."""
     return tuple(LAYOUTS)
+
+
+def check_views(views: str) -> None:
+    """Raise ValueError for an unknown choice of views."""
+    if views not in get_args(Views):
+        raise ValueError(f"views must be tiles, base or all, got {views!r}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +70,7 @@ class ImageTokens:
         ValueError
             Unknown `views`.
         """
-        if views not in ("tiles", "base", "all"):
-            raise ValueError(f"views must be tiles, base or all, got {views!r}")
+        check_views(views)
         overlap = torch.minimum(
             self.boxes[:, 2:], torch.tensor(box[2:], dtype=torch.float64)
         ) - torch.maximum(self.boxes[:, :2], torch.tensor(box[:2], dtype=torch.float64))

@@ -68,5 +68,5 @@ def test_concentration_draws_both_tables():
     left, right = figure.axes
     _, measured = left.get_lines()
     np.testing.assert_allclose(np.asarray(measured.get_ydata()), 100 * shares["score_share"])
-    assert [np.asarray(line.get_xdata()).tolist() for line in right.get_lines()] == [[10, 30]] * 2
+    assert [np.asarray(line.get_xdata()).tolist() for line in right.get_lines()] == [[10, 30, 40]] * 2
     inside(figure)
