@@ -9,6 +9,7 @@ from typing import Any
 from sparsemm.documents import Page
 from sparsemm.documents.drawn import draw_page, draw_question
 from sparsemm.models.loading import Checkpoint
+from sparsemm.models.prompts import asked, prepare
 from sparsemm.tiny import OCR_PROMPT
 
 
@@ -54,17 +55,6 @@ def batches(workload: Workload, pages: Sequence[Page], size: int, checkpoint: Ch
     found = []
     for start in range(0, len(pages), size):
         some = pages[start : start + size]
-        chats = [
-            [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
-            for question in map(workload.question, some)
-        ]
-        processor = checkpoint.processor
-        inputs = processor(
-            text=processor.apply_chat_template(chats, add_generation_prompt=True, tokenize=False),
-            images=[[page.image] for page in some],
-            padding=True,
-            padding_side="left",
-            return_tensors="pt",
-        )
-        found.append(inputs.to(checkpoint.device, checkpoint.dtype))
+        chats = [asked(page.image, workload.question(page)) for page in some]
+        found.append(prepare(checkpoint, chats))
     return found

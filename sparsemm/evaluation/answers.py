@@ -11,11 +11,12 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from sparsemm.cache import Fanout, fan_out
 from sparsemm.cache.accounting import CacheBytes, cache_bytes
 from sparsemm.cache.backbone import model_shape, sliding_windows
-from sparsemm.evaluation.generation import image_key, prepare, texts_of
+from sparsemm.evaluation.generation import image_key, texts_of
 from sparsemm.evaluation.memory import Limits
 from sparsemm.evaluation.responses import Response
 from sparsemm.methods import KVMethod
 from sparsemm.models.loading import Checkpoint
+from sparsemm.models.prompts import prepare
 
 
 @torch.inference_mode()

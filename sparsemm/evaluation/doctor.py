@@ -18,12 +18,12 @@ from sparsemm.cache.greedy import GREEDY
 from sparsemm.cache.layer import RaggedLayer
 from sparsemm.configs import InputError
 from sparsemm.documents import make_page
-from sparsemm.evaluation.generation import prepare
 from sparsemm.evaluation.methods import build_method
 from sparsemm.methods import FullKV, KVMethod
 from sparsemm.models import image_tokens
 from sparsemm.models.checkpoint import fingerprint, locate
 from sparsemm.models.loading import ATTENTION, Checkpoint, device_name, load
+from sparsemm.models.prompts import asked, prepare
 
 PAGE_SEED = 3_000_000
 """A page of split "eval" that no task and no head identification draws."""
@@ -69,8 +69,7 @@ def run(config: Mapping[str, Any]) -> list[Finding]:
     }
     checkpoint = load(model, config["device"])
     prompt = config["prompt"] or model["ocr_prompt"]
-    content = [{"type": "image", "image": image}, {"type": "text", "text": prompt}]
-    inputs = prepare(checkpoint, [[{"role": "user", "content": content}]])
+    inputs = prepare(checkpoint, [asked(image, prompt)])
     patient = Patient(checkpoint, inputs, count)
     return [
         _described(model["name"], checkpoint),

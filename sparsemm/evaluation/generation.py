@@ -15,6 +15,7 @@ from sparsemm.cache.greedy import GREEDY, until_end
 from sparsemm.evaluation.responses import Response
 from sparsemm.methods import KVMethod
 from sparsemm.models.loading import Checkpoint
+from sparsemm.models.prompts import images_of, prepare
 
 
 class StepClock(StoppingCriteria):
@@ -29,37 +30,6 @@ class StepClock(StoppingCriteria):
             torch.cuda.synchronize(input_ids.device)
         self.times.append(time.perf_counter())
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
-
-
-def images_of(conversation: Sequence[dict[str, Any]]) -> list[Any]:
-    """The images of a conversation, in order.
-
-    Raises
-    ------
-    ValueError
-        If it holds a video or a sound, which are not supported.
-    """
-    parts = [part for message in conversation for part in message["content"]]
-    for part in parts:
-        if part["type"] not in ("text", "image"):
-            raise ValueError(f"only text and images are supported, the task gave {part['type']}")
-    return [part["image"] for part in parts if part["type"] == "image"]
-
-
-def prepare(checkpoint: Checkpoint, conversations: Sequence[list[dict[str, Any]]]) -> Any:
-    """Tokenise conversations as one left-padded batch with their images, on the model's device."""
-    processor = checkpoint.processor
-    texts = processor.apply_chat_template(list(conversations), tokenize=False, add_generation_prompt=True)
-    images = [images_of(conversation) for conversation in conversations]
-    inputs = processor(
-        text=texts,
-        images=images if any(images) else None,
-        padding=True,
-        padding_side="left",
-        return_tensors="pt",
-        images_kwargs=dict(checkpoint.images_kwargs),
-    )
-    return inputs.to(checkpoint.device, checkpoint.dtype)
 
 
 @torch.inference_mode()

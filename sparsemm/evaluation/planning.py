@@ -19,6 +19,7 @@ from sparsemm.evaluation.processes import device_of
 from sparsemm.methods.head_scored import HeadScored
 from sparsemm.models.checkpoint import fingerprint, locate
 from sparsemm.models.loading import ANSWERING, Checkpoint, read_config, without_weights
+from sparsemm.models.prompts import prepare
 
 if TYPE_CHECKING:
     from sparsemm.evaluation.requests import Document
@@ -120,7 +121,6 @@ def print_plan(
     config
         The resolved configuration.
     """
-    from sparsemm.evaluation.generation import prepare
     from sparsemm.evaluation.requests import in_batches, load_documents
     from sparsemm.evaluation.store import answered
 

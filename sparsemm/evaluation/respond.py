@@ -8,12 +8,12 @@ from typing import Any
 
 from sparsemm.evaluation.answers import answer
 from sparsemm.evaluation.cells import Cell
-from sparsemm.evaluation.generation import prepare
 from sparsemm.evaluation.memory import Limits
 from sparsemm.evaluation.requests import Document
 from sparsemm.evaluation.responses import Response, ResponseKey
 from sparsemm.evaluation.store import ResponseStore
 from sparsemm.models.loading import Checkpoint
+from sparsemm.models.prompts import prepare
 
 Row = tuple[ResponseKey, Response]
 

@@ -23,6 +23,7 @@ from sparsemm.heads.sources import Boxed, from_folder, generated
 from sparsemm.models import Views, check_views, image_tokens
 from sparsemm.models.checkpoint import fingerprint, locate
 from sparsemm.models.loading import ANSWERING, Checkpoint, load
+from sparsemm.models.prompts import asked, prepare
 
 MAX_NEW_TOKENS = 1024
 
@@ -37,17 +38,8 @@ def score_batch(
     count where the family shows an image several times; see `ImageTokens.of_box`.
     """
     model, processor = checkpoint.model, checkpoint.processor
-    chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
-    text = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
     images = [page.image for page in pages]
-    inputs = processor(
-        text=[text] * len(pages),
-        images=[[image] for image in images],
-        padding=True,
-        padding_side="left",
-        return_tensors="pt",
-        images_kwargs=dict(checkpoint.images_kwargs),
-    ).to(model.device)
+    inputs = prepare(checkpoint, [asked(image, prompt) for image in images])
     sizes = [[image.size] for image in images]
     placed = image_tokens(model.config, processor, inputs, sizes, **checkpoint.images_kwargs)
     with torch.inference_mode(), probe(model) as steps:

@@ -8,10 +8,11 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from sparsemm.documents import make_page
-from sparsemm.evaluation.generation import cut, generate, images_of, prepare
+from sparsemm.evaluation.generation import cut, generate
 from sparsemm.evaluation.responses import Response
 from sparsemm.methods import FullKV, SnapKV
 from sparsemm.models.loading import Checkpoint, load
+from sparsemm.models.prompts import images_of, prepare
 from sparsemm.tiny import OCR_PROMPT
 
 NEW_TOKENS = 24
