@@ -94,6 +94,8 @@ def generated(
 def from_folder(folder: str | Path, n: int) -> tuple[Sequence[Boxed], dict[str, Any]]:
     """Return the first `n` documents that a folder's ``boxes.json`` names, and what a card says of them.
 
+    The card's ``documents`` is a hash of that file, not of the pictures.
+
     Raises
     ------
     InputError

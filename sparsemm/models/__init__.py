@@ -1,5 +1,5 @@
 """Model families: checkpoints, and where an image's pixels sit among the prompt tokens."""
 
-from sparsemm.models.image_tokens import Box, ImageTokens, Views, check_views, image_tokens, supported
+from sparsemm.models.image_tokens import Box, ImageTokens, Views, check_views, image_tokens
 
-__all__ = ["Box", "ImageTokens", "Views", "check_views", "image_tokens", "supported"]
+__all__ = ["Box", "ImageTokens", "Views", "check_views", "image_tokens"]

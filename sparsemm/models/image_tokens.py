@@ -18,11 +18,6 @@ Box = tuple[float, float, float, float]
 Views = Literal["tiles", "base", "all"]
 
 
-def supported() -> tuple[str, ...]:
-    """``model_type`` of the families whose image tokens can be placed."""
-    return tuple(LAYOUTS)
-
-
 def check_views(views: str) -> None:
     """Raise ValueError for an unknown choice of views."""
     if views not in get_args(Views):
