@@ -55,15 +55,20 @@ def sparsemm_attention(
         layer = key.layer
         check_attention_arguments(dropout, kwargs)
         factor = query.shape[-1] ** -0.5 if scaling is None else scaling
+        if layer.masked_heads is not None:
+            query = layer.masked_heads.queries(query)
         if layer.keys is None or layer.values is None:
             output = layer.attend(query, attention_mask, factor)
         else:
             output, _ = sdpa_attention_forward(
                 module, query, layer.keys, layer.values, attention_mask, scaling=scaling, **kwargs
             )
-            layer.observe(query, attention_mask, factor)
-        if layer.removed_heads is not None:
-            output = output.masked_fill(layer.removed_heads[:, None], 0.0)
+            if (again := layer.observe(query, attention_mask, factor)) is not None:
+                last, replaced = again
+                before, after = output.split([output.shape[1] - last.shape[1], last.shape[1]], dim=1)
+                output = torch.cat([before, torch.where(replaced[..., None, None], last, after)], dim=1)
+        if layer.masked_heads is not None:
+            output = layer.masked_heads.outputs(output)
         return output, None
     assert isinstance(value, Tensor)
     return sdpa_attention_forward(

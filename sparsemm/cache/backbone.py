@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import cast
 
-import torch
-from torch import Tensor
 from transformers import DynamicCache, PretrainedConfig
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
@@ -67,16 +65,3 @@ def model_shape(config: PretrainedConfig, compressible: int | None = None) -> Mo
     except RuntimeError as error:  # a configuration with a size for each layer refuses to name one for all
         raise ValueError(f"{config.model_type}: layers of different sizes are not supported") from error
     return ModelShape(compressible, heads, kv_heads, head_dim)
-
-
-def checked_head_mask(head_mask: Tensor | None, shape: ModelShape) -> Tensor | None:
-    """Return a mask of query heads after checking that it is bool [layers, heads]."""
-    if head_mask is None:
-        return None
-    head_mask = torch.as_tensor(head_mask)
-    expected = (shape.num_hidden_layers, shape.num_attention_heads)
-    if head_mask.dtype != torch.bool or head_mask.shape != expected:
-        raise ValueError(
-            f"head_mask must be bool {list(expected)}, is {head_mask.dtype} {list(head_mask.shape)}"
-        )
-    return head_mask

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from transformers import LogitsProcessorList
 
 from sparsemm.cache.fanout_cache import FanoutCache
 from sparsemm.cache.greedy import GREEDY
+from sparsemm.cache.head_mask import MaskMode
+from sparsemm.cache.question import Questions, QuestionTokens, split
 from sparsemm.methods import KVMethod
 
 
@@ -30,7 +32,9 @@ class Fanout:
         Prompt entries kept, window included, int64 [methods, layers, B, KV heads]: those that `RaggedCache`
         keeps.
     prompt_tokens
-        Valid (unpadded) prompt tokens of each document.
+        Valid (unpadded) prompt tokens of each document, its question included.
+    question_tokens
+        Those of them that came after compression; 0 where none were asked for.
     padded_length
         Tokens of the batch's prompts, padding included.
     rows
@@ -40,6 +44,7 @@ class Fanout:
     tokens: list[list[list[int]]]
     kept: Tensor
     prompt_tokens: list[int]
+    question_tokens: list[int]
     padded_length: int
     rows: int
 
@@ -52,6 +57,8 @@ def fan_out(
     max_new_tokens: int,
     max_rows: int | None = None,
     head_mask: Tensor | None = None,
+    head_mask_mode: MaskMode = "remove",
+    question_tokens: QuestionTokens | None = None,
 ) -> Fanout:
     """Answer a batch of prompts under each of several methods, greedily, from one prefill.
 
@@ -71,8 +78,11 @@ def fan_out(
         Upper limit of generated tokens.
     max_rows
         Rows decoded at the same time; more are decoded one lot after another. None: all at once.
-    head_mask
-        Query heads to remove, as in `RaggedCache`.
+    head_mask, head_mask_mode
+        Query heads to switch off, as in `RaggedCache`.
+    question_tokens
+        Tokens at the end of each prompt that come after compression, as in `RaggedCache`. They are given to
+        the rows one by one, as if they had generated them.
 
     Returns
     -------
@@ -81,27 +91,38 @@ def fan_out(
     Raises
     ------
     ValueError
-        As `FanoutCache`; also for `max_rows` below 1.
+        As `FanoutCache`; also for `max_rows` below 1, and questions that do not fit the prompts.
     """
     if max_rows is not None and max_rows < 1:
         raise ValueError(f"max_rows must be positive, got {max_rows}")
-    loop = _Loop(FanoutCache(model.config, methods, head_mask=head_mask), max_rows)
+    cache = FanoutCache(
+        model.config,
+        methods,
+        head_mask=head_mask,
+        head_mask_mode=head_mask_mode,
+        asked=question_tokens is not None,
+    )
+    contexts, questions = (inputs, None) if question_tokens is None else split(inputs, question_tokens)
+    loop = _Loop(cache, max_rows, questions, max_new_tokens)
     model.generate(
-        **inputs,
+        **contexts,
         past_key_values=loop.cache,
         custom_generate=loop,
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=max_new_tokens + (questions.longest if questions else 0),
         **GREEDY,
     )
     assert loop.result is not None
-    return loop.result
+    return replace(loop.result, padded_length=inputs["input_ids"].shape[1])
 
 
 class _Loop:
     """Greedy decoding in the place of transformers' own; ``generate`` calls it with all options parsed."""
 
-    def __init__(self, cache: FanoutCache, max_rows: int | None) -> None:
+    def __init__(
+        self, cache: FanoutCache, max_rows: int | None, questions: Questions | None, max_new_tokens: int
+    ) -> None:
         self.cache, self.max_rows = cache, max_rows
+        self.questions, self.max_new_tokens = questions, max_new_tokens
         self.result: Fanout | None = None
 
     def __call__(
@@ -121,7 +142,8 @@ class _Loop:
         self.positions = _next_positions(prompt, mask, input_ids)
         self.mask = mask if self.cache.needs_mask else None
         self.prompt_length = input_ids.shape[1]
-        self.begun, self.ended = self._extend(input_ids, outputs.logits, logits_processor)
+        everyone = torch.arange(len(input_ids), device=input_ids.device)
+        self.begun, self.ended = self._extend(input_ids, outputs.logits, logits_processor, everyone)
         del outputs
 
         classes = self.cache.classes()  # [methods, B]
@@ -132,17 +154,26 @@ class _Loop:
             decoded += self._decode(documents[start : start + lot], methods[start : start + lot])
         number = np.empty_like(classes)
         number[methods, documents] = np.arange(len(documents))
+        contexts = self.cache.compressible_layers[0].lengths
+        asked = torch.zeros_like(contexts) if self.questions is None else self.questions.lengths
         self.result = Fanout(
-            tokens=[[decoded[row] for row in rows] for rows in np.take_along_axis(number, classes, axis=0)],
+            tokens=[
+                [decoded[row][asked[document] :] for document, row in enumerate(rows)]
+                for rows in np.take_along_axis(number, classes, axis=0)
+            ],
             kept=self.cache.kept(),
-            prompt_tokens=self.cache.compressible_layers[0].lengths.tolist(),
+            prompt_tokens=(contexts + asked).tolist(),
+            question_tokens=asked.tolist(),
             padded_length=input_ids.shape[1],
             rows=len(documents),
         )
         return input_ids
 
     def _decode(self, documents: NDArray[np.int64], methods: NDArray[np.int64]) -> list[list[int]]:
-        """Decode a lot of rows to their ends: of each its document and method, [R]; return its new tokens."""
+        """Decode a lot of rows to their ends: of each its document and method, [R]; return its new tokens.
+
+        A question that came after compression is among them.
+        """
         document = torch.from_numpy(documents).to(self.begun.device)
         sequences, positions = self.begun[document], self.positions.index_select(-2, document)
         mask = None if self.mask is None else self.mask[document]
@@ -173,15 +204,26 @@ class _Loop:
                 use_cache=True,
                 return_dict=True,
             )
-            sequences, ended = self._extend(sequences, outputs.logits, _for_rows(self.processors, document))
+            processors = _for_rows(self.processors, document)
+            sequences, ended = self._extend(sequences, outputs.logits, processors, document)
             positions = positions + 1
             alive = ~ended.cpu().numpy()
 
-    def _extend(self, sequences: Tensor, logits: Tensor, processors: Any) -> tuple[Tensor, Tensor]:
-        """Append each row's next token to its sequence, and say whether its text ends there, bool [R]."""
+    def _extend(
+        self, sequences: Tensor, logits: Tensor, processors: Any, document: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Append each row's next token to its sequence, and say whether its text ends there, bool [R].
+
+        As long as a row's `document` has a question left, the next token is the question's, and nothing ends.
+        """
         scores = processors(sequences, logits[:, -1].float())
-        sequences = torch.cat([sequences, scores.argmax(dim=-1, keepdim=True)], dim=1)
-        return sequences, self.criteria(sequences, scores)
+        tokens, step = scores.argmax(dim=-1), sequences.shape[1] - self.prompt_length
+        if self.questions is None:
+            sequences = torch.cat([sequences, tokens[:, None]], dim=1)
+            return sequences, self.criteria(sequences, scores)
+        given, left = self.questions.at(step, document)
+        sequences = torch.cat([sequences, torch.where(left > 0, given, tokens)[:, None]], dim=1)
+        return sequences, (left <= 0) & (self.criteria(sequences, scores) | (left <= 1 - self.max_new_tokens))
 
 
 def _for_rows(processors: LogitsProcessorList, document: Tensor) -> LogitsProcessorList:

@@ -13,8 +13,9 @@ from torch import Tensor
 from transformers import PretrainedConfig
 from transformers.cache_utils import Cache
 
-from sparsemm.cache.backbone import checked_head_mask, model_shape, stock_layers, with_held
+from sparsemm.cache.backbone import model_shape, stock_layers, with_held
 from sparsemm.cache.checks import text_config
+from sparsemm.cache.head_mask import HeadMask, MaskMode
 from sparsemm.cache.row_grid import Placement, RowGrid
 from sparsemm.cache.shared_prompt import Shared, SharedPromptLayer
 from sparsemm.methods import KVMethod
@@ -31,8 +32,11 @@ class FanoutCache(Cache):
         Config of the model, or of its text model.
     methods
         What to keep; a row names its method by number.
-    head_mask
-        As in `RaggedCache`; it holds for all methods, since it changes the prompt.
+    head_mask, head_mask_mode
+        As in `RaggedCache`; they hold for all methods, since they change the prompt.
+
+    asked
+        A question follows the prompt, which is not to be seen by it.
 
     Raises
     ------
@@ -42,11 +46,17 @@ class FanoutCache(Cache):
     """
 
     def __init__(
-        self, config: PretrainedConfig, methods: Sequence[KVMethod], *, head_mask: Tensor | None = None
+        self,
+        config: PretrainedConfig,
+        methods: Sequence[KVMethod],
+        *,
+        head_mask: Tensor | None = None,
+        head_mask_mode: MaskMode = "remove",
+        asked: bool = False,
     ) -> None:
         text = text_config(config)
         shape = model_shape(text)
-        self.shared = Shared(methods, shape, checked_head_mask(head_mask, shape))
+        self.shared = Shared(methods, shape, HeadMask.checked(head_mask, head_mask_mode, shape), asked)
         layers = with_held(stock_layers(text), lambda index: SharedPromptLayer(index, self.shared))
         for layer in layers:
             if not hasattr(layer, "batch_select_indices") and not isinstance(layer, SharedPromptLayer):

@@ -3,10 +3,10 @@
 from abc import abstractmethod
 from typing import NoReturn
 
-import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
+from sparsemm.cache.head_mask import HeadMask
 from sparsemm.methods import ModelShape
 
 
@@ -17,19 +17,23 @@ class HeldLayer(CacheLayerMixin):
     ----------
     keys, values
         Full K and V, shape [B, KV heads, seen, head_dim]; None once `attend` is to be called instead.
-    removed_heads
-        Query heads whose output is zeroed, bool [heads]; None for none.
+    masked_heads
+        This layer's query heads that are switched off; None for none.
     """
 
     is_sliding = False
 
     keys: Tensor | None
     values: Tensor | None
-    removed_heads: Tensor | None
+    masked_heads: HeadMask | None
 
     @abstractmethod
-    def observe(self, query: Tensor, mask: Tensor | None, scaling: float) -> None:
-        """See the queries [B, heads, q, head_dim] right after full attention."""
+    def observe(self, query: Tensor, mask: Tensor | None, scaling: float) -> tuple[Tensor, Tensor] | None:
+        """See the queries [B, heads, q, head_dim] right after full attention.
+
+        Where the last tokens attend to less than all, their outputs [B, T, heads, head_dim] are returned, and
+        for which of them that holds, bool [B, T].
+        """
 
     @abstractmethod
     def attend(self, query: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
@@ -64,10 +68,3 @@ def check_heads(key: Tensor, shape: ModelShape) -> None:
             f"a full-attention layer has {key.shape[1]} KV heads, the configuration says "
             f"{shape.num_key_value_heads}: layers of different sizes are not supported"
         )
-
-
-def heads_to_remove(head_mask: Tensor | None, layer: int, device: torch.device) -> Tensor | None:
-    """Return the heads that `head_mask` [layers, heads] removes from one layer; None for none."""
-    if head_mask is None or not bool(head_mask[layer].any()):
-        return None
-    return head_mask[layer].to(device)

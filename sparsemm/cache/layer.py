@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from sparsemm.cache.decode import ragged_attention
-from sparsemm.cache.handle import HeldLayer, KVHandle, check_heads, heads_to_remove
+from sparsemm.cache.handle import HeldLayer, KVHandle, check_heads
+from sparsemm.cache.question import Context, attend_to_kept
 from sparsemm.cache.settings import Settings
 from sparsemm.cache.storage import FlatStorage
 from sparsemm.methods import kept_mask
@@ -33,9 +34,12 @@ class RaggedLayer(HeldLayer):
     valid
         Valid prompt tokens of each row, [B] on the CPU.
     kept
-        Kept prompt entries of each row and KV head, window included, [B, KV heads] on the CPU.
-    removed_heads
-        Query heads whose output is zeroed, bool [heads]; None for none.
+        Kept prompt entries of each row and KV head, window included, [B, KV heads] on the CPU; those of a
+        question that came after compression are not counted.
+    question
+        Tokens of that question in each row, [B] on the CPU; 0 where there is none.
+    masked_heads
+        This layer's query heads that are switched off; None for none.
     """
 
     is_croppable = True
@@ -48,7 +52,8 @@ class RaggedLayer(HeldLayer):
         self.prompt_tokens: int | None = None
         self.valid = torch.empty(0)
         self.kept = torch.empty(0)
-        self.removed_heads: Tensor | None = None
+        self.question = torch.empty(0)
+        self.masked_heads = None
         self._seen = 0
         self._rows = 0
         self._decoding = False
@@ -61,7 +66,8 @@ class RaggedLayer(HeldLayer):
         self._rows = key_states.shape[0]
         self.keys = key_states[:, :, :0]
         self.values = value_states[:, :, :0]
-        self.removed_heads = heads_to_remove(self.settings.head_mask, self.index, self.device)
+        mask = self.settings.head_mask
+        self.masked_heads = mask and mask.of_layer(self.index, self.device)
         self.is_initialized = True
 
     def update(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -97,7 +103,7 @@ class RaggedLayer(HeldLayer):
         visible = self.settings.masks.turn(mask, self._rows, self._seen, self.prompt_tokens)
         return ragged_attention(query, self.storage, scaling, visible)
 
-    def observe(self, query: Tensor, mask: Tensor | None, scaling: float) -> None:
+    def observe(self, query: Tensor, mask: Tensor | None, scaling: float) -> tuple[Tensor, Tensor] | None:
         """After full attention: compress, if the prompt is complete now.
 
         Parameters
@@ -108,34 +114,44 @@ class RaggedLayer(HeldLayer):
             The attention mask, bool [B, 1, q, seen] or None.
         scaling
             Factor of the dot products.
+
+        Returns
+        -------
+        tuple or None
+            Outputs that take the place of full attention's: see `attend_to_kept`.
         """
         if self.prompt_tokens is not None:
             self.settings.masks.turn(mask, self._rows, self._seen, self.prompt_tokens)
-            return
+            return None
         if self._window_queries is not None:
             query = torch.cat([self._window_queries, query], dim=2)
         if self._seen < (self.settings.prompt_length or 0):
             # The window may reach back into earlier chunks; a method that evicts has a window of at least 1.
             self._window_queries = query[:, :, -max(self.settings.method.window, 1) :].clone()
-            return
+            return None
         self._window_queries = None
-        self.compress(query, mask, scaling)
+        return self.compress(query, mask, scaling)
 
-    def compress(self, query: Tensor, mask: Tensor | None, scaling: float) -> None:
-        """Evict what the method does not keep; parameters as in `observe`, the whole window's queries."""
+    def compress(self, query: Tensor, mask: Tensor | None, scaling: float) -> tuple[Tensor, Tensor] | None:
+        """Evict what the method does not keep; as `observe`, with the whole window's queries."""
         settings, keys, values = self.settings, self.keys, self.values
         assert keys is not None
         assert values is not None
         valid, lengths = settings.masks.prompt(mask, self._rows, self._seen)
         self.prompt_tokens = self._seen
         self.valid = lengths
+        context: Context | None = None
+        if settings.question_tokens is not None:
+            context = settings.masks.context(mask, lengths, self._seen, settings.question_tokens, self.device)
+            valid, lengths = context.valid, context.lengths
+        self.question = self.valid - lengths
         self.kept = lengths[:, None].repeat(1, keys.shape[1])
         if not settings.method.evicts or all(settings.method.keeps_all(row) for row in lengths.tolist()):
-            return
+            return None
         kept = kept_mask(
             settings.method,
-            query,
-            keys,
+            query if context is None else context.part(query),
+            keys if context is None else context.part(keys),
             layer=self.index,
             shape=settings.shape,
             scaling=scaling,
@@ -144,10 +160,15 @@ class RaggedLayer(HeldLayer):
         )
         counts = kept.sum(dim=-1).cpu()
         if torch.equal(counts, self.kept):
-            return
+            return None
         self.kept = counts
+        again = None
+        if context is not None:
+            kept = context.kept_of_prompt(kept)
+            again = attend_to_kept(query, keys, values, mask, kept, context.question, scaling)
         self.storage = FlatStorage.from_dense(keys, values, kept, settings.max_new_tokens, settings.backend)
         self.keys = self.values = None
+        return again
 
     def get_seq_length(self) -> int:
         """Tokens seen, padding and evicted ones included: positions count on."""
@@ -193,7 +214,9 @@ class RaggedLayer(HeldLayer):
             self.keys = self.keys.index_select(0, rows.to(self.keys.device))
             self.values = self.values.index_select(0, rows.to(self.values.device))
         if self.prompt_tokens is not None:
-            self.valid, self.kept = self.valid[rows.cpu()], self.kept[rows.cpu()]
+            chosen = rows.cpu()
+            self.valid, self.kept = self.valid[chosen], self.kept[chosen]
+            self.question = self.question[chosen]
         if self._window_queries is not None:
             self._window_queries = self._window_queries[rows]
 

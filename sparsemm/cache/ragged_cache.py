@@ -5,10 +5,12 @@ from transformers import PretrainedConfig
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from sparsemm.cache import stats
-from sparsemm.cache.backbone import checked_head_mask, model_shape, stock_layers, with_held
+from sparsemm.cache.backbone import model_shape, stock_layers, with_held
 from sparsemm.cache.checks import text_config
+from sparsemm.cache.head_mask import HeadMask, MaskMode
 from sparsemm.cache.layer import RaggedLayer
 from sparsemm.cache.layout import BACKENDS, Backend
+from sparsemm.cache.question import QuestionTokens
 from sparsemm.cache.settings import Settings
 from sparsemm.methods import KVMethod
 
@@ -34,8 +36,13 @@ class RaggedCache(Cache):
     max_new_tokens
         Tokens that will be generated, to size the room for them. None: the room grows as needed.
     head_mask
-        Query heads to remove, bool [compressible layers, heads]: where True the head's output is zero, in
-        prompt and generation. None: all stay.
+        Query heads to switch off, bool [compressible layers, heads], in prompt and generation. None: none.
+    head_mask_mode
+        "remove": their outputs are zero; "uniform": their queries are (see `HeadMask`).
+    question_tokens
+        Tokens at the end of the prompt that come after compression: what is kept of the tokens before them is
+        chosen without seeing them, and the window lies before them. They attend to what was kept, and are
+        kept whole, beside the budget. One number for all rows, or one for each. None: none.
     backend
         How generated tokens attend: "grouped" pads heads of similar length to each other, by cost; "loop"
         takes head by head; "padded" pads all heads of a layer to its longest. None: chosen by device,
@@ -63,6 +70,8 @@ class RaggedCache(Cache):
         prompt_length: int | None = None,
         max_new_tokens: int | None = None,
         head_mask: Tensor | None = None,
+        head_mask_mode: MaskMode = "remove",
+        question_tokens: QuestionTokens | None = None,
         backend: Backend | None = None,
     ) -> None:
         self._config = text_config(config)
@@ -72,12 +81,15 @@ class RaggedCache(Cache):
         for name, count in (("prompt_length", prompt_length), ("max_new_tokens", max_new_tokens)):
             if count is not None and count < 1:
                 raise ValueError(f"{name} must be positive, got {count}")
+        if question_tokens is not None and prompt_length is not None:
+            raise ValueError("a prompt with question_tokens cannot come in chunks (prompt_length)")
         self.settings = Settings(
             method=method,
             shape=shape,
             prompt_length=prompt_length,
             max_new_tokens=max_new_tokens,
-            head_mask=checked_head_mask(head_mask, shape),
+            head_mask=HeadMask.checked(head_mask, head_mask_mode, shape),
+            question_tokens=question_tokens,
             backend=backend or "grouped",
         )
         super().__init__(layers=[*self._new_layers()])

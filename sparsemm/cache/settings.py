@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from sparsemm.cache.head_mask import HeadMask
 from sparsemm.cache.layout import Backend
+from sparsemm.cache.question import Context, QuestionTokens, question_lengths, refuse_prefix
 from sparsemm.methods import KVMethod, ModelShape, prompt_lengths
 
 
@@ -17,7 +19,8 @@ class Settings:
     shape: ModelShape
     prompt_length: int | None
     max_new_tokens: int | None
-    head_mask: Tensor | None
+    head_mask: HeadMask | None
+    question_tokens: QuestionTokens | None
     backend: Backend
     masks: "MaskReader" = field(default_factory=lambda: MaskReader())
 
@@ -28,6 +31,7 @@ class MaskReader:
     def __init__(self) -> None:
         self._prompt_mask: Tensor | None = None
         self._prompt: tuple[Tensor | None, Tensor] | None = None
+        self._context: Context | None = None
         self._turn_mask: Tensor | None = None
         self._turn_seen = 0
         self._turn: Tensor | None = None
@@ -61,6 +65,38 @@ class MaskReader:
             self._prompt = (valid if int(lengths.min()) < seen else None), lengths
             self._prompt_mask = mask
         return self._prompt
+
+    def context(
+        self,
+        mask: Tensor | None,
+        lengths: Tensor,
+        seen: int,
+        question_tokens: QuestionTokens,
+        device: torch.device,
+    ) -> Context:
+        """Return the prompt without its questions.
+
+        Parameters
+        ----------
+        mask, seen
+            As in `prompt`.
+        lengths
+            Valid tokens of each row, [B].
+        question_tokens
+            Of each row, as the user gave them.
+        device
+            Where masks are wanted.
+
+        Raises
+        ------
+        ValueError
+            For questions that do not fit the prompt, or a model whose image tokens see them.
+        """
+        if self._context is None:
+            question = question_lengths(question_tokens, lengths)
+            refuse_prefix(mask, lengths)
+            self._context = Context.of(question, lengths, seen, device)
+        return self._context
 
     def turn(self, mask: Tensor | None, batch: int, seen: int, prompt: int) -> Tensor | None:
         """Return which tokens after the prompt the new queries see: bool [B, q, seen - prompt], None for all.

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsemm.cache.handle import HeldLayer, KVHandle, check_heads, heads_to_remove
+from sparsemm.cache.handle import HeldLayer, KVHandle, check_heads
+from sparsemm.cache.head_mask import HeadMask
+from sparsemm.cache.question import refuse_prefix
 from sparsemm.cache.row_grid import Placement
 from sparsemm.cache.settings import MaskReader
 from sparsemm.cache.shared_attention import joined_attention, prompt_attention
@@ -28,7 +30,8 @@ class Shared:
 
     methods: Sequence[KVMethod]
     shape: ModelShape
-    head_mask: Tensor | None
+    head_mask: HeadMask | None
+    asked: bool
     masks: MaskReader = field(default_factory=MaskReader)
     placement: Placement | None = None
 
@@ -56,7 +59,7 @@ class SharedPromptLayer(HeldLayer):
     def __init__(self, index: int, shared: Shared) -> None:
         super().__init__()
         self.index, self.shared = index, shared
-        self.removed_heads = None
+        self.masked_heads = None
         self.kept = self.lengths = torch.empty(0)
         self._prompt: Pair | None = None  # [B, KV heads, L, head_dim]
         self._shown: Pair = torch.empty(0), torch.empty(0)  # the same for the documents of the grid
@@ -68,7 +71,8 @@ class SharedPromptLayer(HeldLayer):
         """Note dtype and device of the first K and V."""
         check_heads(key_states, self.shared.shape)
         self.dtype, self.device = key_states.dtype, key_states.device
-        self.removed_heads = heads_to_remove(self.shared.head_mask, self.index, self.device)
+        mask = self.shared.head_mask
+        self.masked_heads = mask and mask.of_layer(self.index, self.device)
         self.is_initialized = True
 
     def update(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -93,6 +97,8 @@ class SharedPromptLayer(HeldLayer):
         assert self.keys is not None
         assert self.values is not None
         valid, self.lengths = self.shared.masks.prompt(mask, len(query), self.keys.shape[2])
+        if self.shared.asked:
+            refuse_prefix(mask, self.lengths)
         self.kept = kept_masks(
             self.shared.methods,
             query,

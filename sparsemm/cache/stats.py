@@ -20,7 +20,7 @@ class CacheStats:
         Valid (unpadded) prompt tokens of each batch row.
     realised_budget
         Mean prompt entries kept per (layer, KV head), window included: over rows, compressible layers and
-        KV heads.
+        KV heads. A question that came after compression (``question_tokens``) is not counted here.
     realised_per_head
         Prompt entries kept, int64 [compressible layers, B, KV heads].
     realised_per_row
@@ -68,7 +68,8 @@ def collect(cache: Cache, layers: Sequence[RaggedLayer]) -> CacheStats:
         raise RuntimeError(f"no complete prompt yet: {reason}")
     kept = torch.stack([layer.kept for layer in layers])
     valid = layers[0].valid
-    evicted = (valid[None, :, None] - kept).sum(dim=(0, 2))
+    compressed = valid - layers[0].question
+    evicted = (compressed[None, :, None] - kept).sum(dim=(0, 2))
     stock = _bytes(
         tensor
         for layer in cache.layers

@@ -1,5 +1,6 @@
 """A slow, obvious engine: full K/V for ever, and a mask of what `select` keeps, in eager attention."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,10 +15,22 @@ NAME = "reference"
 
 
 class Reference:
-    """One prompt and its generation under a method."""
+    """One prompt and its generation under a method.
 
-    def __init__(self, method: KVMethod, shape: ModelShape, removed: Tensor | None = None) -> None:
-        self.method, self.shape, self.removed = method, shape, removed
+    `removed` and `uniform` are heads whose output, or whose queries, are zero; `question` is how many of each
+    row's last tokens come after compression.
+    """
+
+    def __init__(
+        self,
+        method: KVMethod,
+        shape: ModelShape,
+        removed: Tensor | None = None,
+        uniform: Tensor | None = None,
+        question: Sequence[int] | None = None,
+    ) -> None:
+        self.method, self.shape, self.removed, self.uniform = method, shape, removed, uniform
+        self.question = question
         self.layers: dict[int, int] = {}  # layer_idx -> number among the compressible layers
         self.kept: dict[int, list[list[Tensor]]] = {}
         self.prompt = 0
@@ -43,17 +56,23 @@ class Reference:
         if getattr(module, "sliding_window", None) is None:
             index: int = module.layer_idx  # pyright: ignore[reportAssignmentType]
             layer = self.layers.setdefault(index, len(self.layers))
+            if self.uniform is not None:
+                query = query.clone()
+                query[:, self.uniform[layer]] = 0.0
             if layer not in self.kept:
                 self.prompt = seen
-                self.kept[layer] = select(
-                    self.method,
-                    query,
-                    key,
-                    layer=layer,
-                    shape=self.shape,
-                    scaling=scaling,
-                    valid=attention_mask[:, 0, -1],
-                )
+                valid = attention_mask[:, 0, -1]
+                if self.question is None:
+                    self.kept[layer] = self._select(layer, query, key, scaling, valid)
+                else:
+                    self.kept[layer] = []
+                    for row, count in enumerate(self.question):
+                        one = slice(row, row + 1)
+                        context = (query[one, :, :-count], key[one, :, :-count], scaling, valid[one, :-count])
+                        self.kept[layer] += self._select(layer, *context)
+                        allowed[one, :, -count:, :-count] &= self._prompt_mask(layer, heads)[
+                            row, ..., :-count
+                        ]
             else:
                 allowed[..., : self.prompt] &= self._prompt_mask(layer, heads)
         group = heads // key.shape[1]
@@ -64,11 +83,18 @@ class Reference:
             output[:, self.removed[self.layers[module.layer_idx]]] = 0.0  # pyright: ignore[reportArgumentType]
         return output.transpose(1, 2).contiguous(), None
 
+    def _select(
+        self, layer: int, query: Tensor, key: Tensor, scaling: float, valid: Tensor
+    ) -> list[list[Tensor]]:
+        return select(self.method, query, key, layer=layer, shape=self.shape, scaling=scaling, valid=valid)
+
     def _prompt_mask(self, layer: int, heads: int) -> Tensor:
         """Which prompt tokens each query head still sees, bool [B, heads, 1, prompt]."""
         rows = self.kept[layer]
         mask = torch.zeros(len(rows), heads, 1, self.prompt, dtype=torch.bool)
         for row, per_head in enumerate(rows):
+            if self.question is not None:
+                mask[row, ..., -self.question[row] :] = True
             for head in range(heads):
                 mask[row, head, 0, per_head[head * len(per_head) // heads]] = True
         return mask

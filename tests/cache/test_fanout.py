@@ -109,9 +109,10 @@ def test_prompts_with_several_images_and_with_none(family: str, images: tuple[in
 
 
 @families
-def test_removed_heads_are_those_of_separate_runs(family: str) -> None:
+@pytest.mark.parametrize("mode", ["remove", "uniform"])
+def test_masked_heads_are_those_of_separate_runs(family: str, mode: str) -> None:
     prompts, methods = inputs(family, 2), grid(family, FEW, [16])
-    removed = assert_equal(family, prompts, methods, head_mask=REMOVED)
+    removed = assert_equal(family, prompts, methods, head_mask=REMOVED, head_mask_mode=mode)
     assert removed.tokens != fan_out(build(family)[0], prompts, methods, max_new_tokens=TOKENS).tokens
 
 
@@ -152,6 +153,7 @@ def test_half_precision_runs_and_stays_close(family: str) -> None:
     ("attention", "options", "message"),
     [
         ("sparsemm", {"max_rows": 0}, "max_rows must be positive, got 0"),
+        ("sparsemm", {"head_mask_mode": "zero"}, "head_mask_mode must be one of remove, uniform, got 'zero'"),
         ("sparsemm", {"head_mask": torch.zeros(2, 3, dtype=torch.bool)}, r"head_mask must be bool \[2, 4\]"),
         ("sdpa", {}, "attention is 'sdpa'"),
     ],

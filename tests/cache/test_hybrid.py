@@ -49,13 +49,17 @@ def test_reset_also_renews_sliding_layers() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", [FullKV(), SparseMM(BELOW, [[1.0] * 4] * 2, window=WINDOW)])
-def test_removed_heads_give_zero_in_prompt_and_generation(family: str, method: KVMethod) -> None:
+def test_heads_are_switched_off_in_prompt_and_generation(family: str, method: KVMethod) -> None:
     removed = torch.tensor([[True, False, False, True], [False, True, False, False]])
     model, _ = build(family)
     prompts = inputs(family, 2)
     expected = Reference(method, shape_of(family), removed).generate(family, prompts)
     result = generate(model, prompts, RaggedCache(model.config, method, head_mask=removed))
     assert_same(result, expected)
+    uniform = Reference(method, shape_of(family), uniform=removed).generate(family, prompts)
+    zeroed = RaggedCache(model.config, method, head_mask=removed, head_mask_mode="uniform")
+    assert_same(generate(model, prompts, zeroed), uniform)
+    assert not torch.allclose(uniform.logits[0], result.logits[0], atol=1e-3)
     none = RaggedCache(model.config, method, head_mask=torch.zeros_like(removed))
     whole = generate(model, prompts, none)
     assert_same(whole, generate(model, prompts, RaggedCache(model.config, method)), tolerance=0)
