@@ -13,6 +13,7 @@ from sparsemm.cache.accounting import CacheBytes, cache_bytes
 from sparsemm.cache.backbone import model_shape, sliding_windows
 from sparsemm.evaluation.generation import image_key, texts_of
 from sparsemm.evaluation.memory import Limits
+from sparsemm.evaluation.prefill import Prefill
 from sparsemm.evaluation.responses import Response
 from sparsemm.methods import KVMethod
 from sparsemm.models.loading import Checkpoint
@@ -27,6 +28,7 @@ def answer(
     *,
     max_new_tokens: int,
     until: Sequence[str] = (),
+    prefill: Prefill | None = None,
     limits: Limits | None = None,
 ) -> list[list[Response]]:
     """Answer conversations greedily, each under each of the methods, from one prefill.
@@ -40,7 +42,7 @@ def answer(
         As in `sparsemm.evaluation.generation.generate`.
     methods
         At least one.
-    max_new_tokens, until
+    max_new_tokens, until, prefill
         As there.
     limits
         How many documents and rows are taken at a time; it learns. None: all.
@@ -50,16 +52,19 @@ def answer(
     list of lists of Response
         For each method, in the order of `conversations`.
     """
-    pieces = _fan_out(checkpoint, conversations, methods, max_new_tokens, limits or Limits())
+    pieces = _fan_out(
+        checkpoint, conversations, methods, max_new_tokens, prefill or Prefill(), limits or Limits()
+    )
     kept = torch.cat([piece.kept for piece in pieces], dim=2)  # [methods, layers, B, KV heads]
     prompt_tokens = torch.tensor([length for piece in pieces for length in piece.prompt_tokens])
+    question = torch.tensor([length for piece in pieces for length in piece.question_tokens])
     images = [image_key(conversation) for conversation in conversations]
-    evicted = (prompt_tokens[:, None] - kept).sum(dim=(1, 3))  # [methods, B]
+    evicted = ((prompt_tokens - question)[:, None] - kept).sum(dim=(1, 3))  # [methods, B]
     per_layer = kept.double().mean(dim=-1)  # [methods, layers, B]
     answers: list[list[Response]] = []
     for number in range(len(methods)):
         tokens = [row for piece in pieces for row in piece.tokens[number]]
-        held = _bytes(checkpoint, kept[number], prompt_tokens, tokens, max_new_tokens)
+        held = _bytes(checkpoint, kept[number] + question[:, None], prompt_tokens, tokens, max_new_tokens)
         answers.append(
             [
                 Response(
@@ -104,6 +109,7 @@ def _fan_out(
     conversations: Sequence[list[dict[str, Any]]],
     methods: Sequence[KVMethod],
     max_new_tokens: int,
+    prefill: Prefill,
     limits: Limits,
 ) -> list[Fanout]:
     """Fan out a batch in as few pieces as the limits and the memory allow."""
@@ -114,8 +120,16 @@ def _fan_out(
         inputs = prepare(checkpoint, part)
         rows = limits.rows_for(inputs["input_ids"].shape[1])
         try:
+            options = prefill.options(checkpoint, inputs)
             pieces.append(
-                fan_out(checkpoint.model, inputs, methods, max_new_tokens=max_new_tokens, max_rows=rows)
+                fan_out(
+                    checkpoint.model,
+                    inputs,
+                    methods,
+                    max_new_tokens=max_new_tokens,
+                    max_rows=rows,
+                    **options,
+                )
             )
             first += len(part)
             continue

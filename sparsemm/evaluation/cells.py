@@ -1,4 +1,4 @@
-"""Cells: one fully resolved (model, task, method, budget), and the identity that names its file."""
+"""Cells: one fully resolved (model, task, prompt, ablation, method, budget), and what names its file."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import product
 from typing import Any
 
-from sparsemm.configs import InputError, given_or_shipped
-from sparsemm.evaluation.methods import build_method
+import torch
+
+from sparsemm.configs import InputError
+from sparsemm.evaluation.ablations import NamedAblation, expand_ablations
+from sparsemm.evaluation.methods import build_method, one_a_seed, scores_label
+from sparsemm.evaluation.prefill import Prefill
+from sparsemm.evaluation.tables import IMAGE_QUESTION, PROMPTS, variant
 from sparsemm.methods import KVMethod
 
 COLUMN_PARAMETERS = ("budget", "window", "head_scores", "overflow", "rounding", "seed")
@@ -29,13 +34,18 @@ class Cell:
     method : KVMethod
         Built, so that a bad parameter is found before anything runs.
     head_scores : str
-        Name and hash of the head scores' file; empty if the method uses none.
+        Name and hash of the head scores' file; empty if neither method nor ablation uses any.
+    prompt : str
+        One of `sparsemm.evaluation.tables.PROMPTS`.
+    ablation : NamedAblation or None
+        Heads that are switched off.
     group : str
         Hash of all that cells must share to be compared: model, task, generation settings.
     id : str
-        Hash of the group and the method with all its parameters: the name of the cell's file.
+        Hash of group, prompt, ablation, and the method with all its parameters: the name of the cell's file.
     run, key : str
-        The same without the limit of documents, in two parts, run and method: what names a response.
+        The same without the limit of documents, in two parts, what a prefill depends on and the method: what
+        names a response.
     """
 
     model: str
@@ -44,6 +54,8 @@ class Cell:
     method_name: str
     method: KVMethod
     head_scores: str
+    prompt: str
+    ablation: NamedAblation | None
     group: str
     id: str
     run: str
@@ -53,6 +65,8 @@ class Cell:
         """The columns of ``cells.csv`` that say what was run."""
         parameters = own_parameters(self.method)
         rest = {name: value for name, value in parameters.items() if name not in COLUMN_PARAMETERS}
+        masked = {} if self.ablation is None else self.ablation.parameters()
+        parameters.setdefault("seed", masked.get("seed"))
         return {
             "model": self.model,
             "task": self.task,
@@ -61,7 +75,25 @@ class Cell:
             "head_scores": self.head_scores or None,
             "method_params": json.dumps(rest, sort_keys=True),
             **{name: parameters.get(name) for name in COLUMN_PARAMETERS if name != "head_scores"},
+            "prompt": self.prompt,
+            "ablation": self.ablation and self.ablation.name,
+            "fraction": masked.pop("fraction", None),
+            "ablation_params": json.dumps(masked, sort_keys=True) if masked else None,
         }
+
+    @property
+    def variant(self) -> str:
+        """What the cell is called beside its budget."""
+        row = self.columns()
+        return variant(row["method"], row["prompt"], row["ablation"], row["fraction"])
+
+    @property
+    def prefill(self) -> Prefill:
+        """What the cell shares with all others of its `run`."""
+        if self.ablation is None:
+            return Prefill(self.prompt)
+        rule = self.ablation.rule
+        return Prefill(self.prompt, torch.from_numpy(rule.heads()), rule.mode)
 
 
 def own_parameters(method: KVMethod) -> dict[str, Any]:
@@ -83,10 +115,10 @@ def expand(
     model_identity: Mapping[str, Any],
     task_identities: Mapping[str, Mapping[str, Any]],
 ) -> list[Cell]:
-    """All cells of a sweep: tasks, in them methods, in them seeds, in them budgets.
+    """All cells of a sweep: tasks, in them prompts, ablations, methods, seeds, budgets.
 
-    A method without a budget gives one cell a task, however many budgets there are; one whose ``seed`` is a
-    list has cells for each of them.
+    A method without a budget gives one cell, however many budgets and prompts there are; one whose ``seed``
+    is a list has cells for each of them.
 
     Parameters
     ----------
@@ -104,53 +136,82 @@ def expand(
     """
     model = config["model"]
     cells: dict[str, Cell] = {}
+    built = list(_methods(config, model_identity["checkpoint"]))
+    masked = expand_ablations(config, model_identity["checkpoint"])
     for task, task_config in config["tasks"].items():
         setting = {"model": model_identity, "max_new_tokens": config["max_new_tokens"]}
-        run = hash_of({**setting, "task": task_identities[task]})
         group = hash_of({**setting, "task": {**task_identities[task], "limit": config["limit"]}})
-        for name, parameters in one_a_seed(config["methods"]):
-            chosen = parameters.get("head_scores") or model["head_scores"]
-            for budget in budgets(config["budget"]):
-                method = build_method(
-                    parameters,
-                    budget=budget,
-                    window=model["window"],
-                    head_scores=chosen,
-                    fingerprint=model_identity["checkpoint"],
-                )
-                scores = _scores_label(chosen) if hasattr(method, "head_scores") else ""
-                method_identity = {
-                    "class": parameters["_target_"],
-                    "parameters": own_parameters(method),
-                    "head_scores": scores.rpartition("@")[2],
-                }
-                cell = Cell(
-                    model=model["name"],
-                    task=task,
-                    metric=task_config["metric"],
-                    method_name=name,
-                    method=method,
-                    head_scores=scores,
-                    group=group,
-                    id=hash_of({"group": group, "method": method_identity}),
-                    run=run,
-                    key=hash_of(method_identity),
-                )
-                cells.setdefault(cell.id, cell)
+        for given, ablation, (name, method, scores, identity) in product(
+            prompts(config["prompt"]), masked, built
+        ):
+            prompt = given if method.evicts else IMAGE_QUESTION  # a whole prompt is the same in both forms
+            shown = _shown(prompt, ablation)
+            cell = Cell(
+                model=model["name"],
+                task=task,
+                metric=task_config["metric"],
+                method_name=name,
+                method=method,
+                head_scores=scores or ("" if ablation is None else ablation.head_scores),
+                prompt=prompt,
+                ablation=ablation,
+                group=group,
+                id=hash_of({"group": group, "method": identity, **shown}),
+                run=hash_of({**setting, "task": task_identities[task], **shown}),
+                key=hash_of(identity),
+            )
+            cells.setdefault(cell.id, cell)
     return list(cells.values())
 
 
-def one_a_seed(methods: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Names and parameters of methods; those with a list of seeds come once for each of them."""
-    for name, parameters in methods.items():
-        seeds = parameters.get("seed")
-        if not isinstance(seeds, Sequence) or isinstance(seeds, str):
-            yield name, parameters
-            continue
-        if not seeds:
-            raise InputError(f"method {name} has no seed (methods.{name}.seed=[0,1])")
-        for seed in seeds:
-            yield name, {**parameters, "seed": seed}
+def _methods(
+    config: Mapping[str, Any], fingerprint: str
+) -> Iterator[tuple[str, KVMethod, str, dict[str, Any]]]:
+    """Every method under every seed and budget: its name, itself, its head scores' label, its identity."""
+    for name, parameters in one_a_seed(config["methods"]):
+        chosen = parameters.get("head_scores") or config["model"]["head_scores"]
+        for budget in budgets(config["budget"]):
+            method = build_method(
+                parameters,
+                budget=budget,
+                window=config["model"]["window"],
+                head_scores=chosen,
+                fingerprint=fingerprint,
+            )
+            scores = scores_label(chosen) if hasattr(method, "head_scores") else ""
+            identity = {
+                "class": parameters["_target_"],
+                "parameters": own_parameters(method),
+                "head_scores": scores.rpartition("@")[2],
+            }
+            yield name, method, scores, identity
+
+
+def _shown(prompt: str, ablation: NamedAblation | None) -> dict[str, Any]:
+    """The part of an identity that only departures from the ordinary have: others keep their names."""
+    identity: dict[str, Any] = {} if prompt == IMAGE_QUESTION else {"prompt": prompt}
+    if ablation is not None:
+        identity["ablation"] = {
+            "class": type(ablation.rule).__name__,
+            "parameters": ablation.parameters(),
+            "head_scores": ablation.head_scores.rpartition("@")[2],
+        }
+    return identity
+
+
+def prompts(value: Any) -> list[str]:
+    """A form of prompts or a list of them, as a list.
+
+    Raises
+    ------
+    InputError
+        For an unknown one, or none.
+    """
+    values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    for one in values or [None]:
+        if one not in PROMPTS:
+            raise InputError(f"prompt must be {' or '.join(PROMPTS)}, or a list of both, got {one!r}")
+    return values
 
 
 def budgets(value: Any) -> Sequence[Any]:
@@ -159,8 +220,3 @@ def budgets(value: Any) -> Sequence[Any]:
     if not values:
         raise InputError("no budget given (budget=[16,32])")
     return values
-
-
-def _scores_label(path: str) -> str:
-    file: Path = given_or_shipped(path)
-    return f"{file.name}@{hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"

@@ -1,4 +1,4 @@
-"""Paired differences between methods: on the same documents, at the same budget, with intervals.
+"""Paired differences between methods, prompts and ablations: on the same documents, at the same budget.
 
 What SparseMM gains over equal budgets is split in two: what already the layers' mean scores give
 (``sparsemm_layer_mean`` minus ``sparsemm_flat``), and what the heads' own scores add to that
@@ -7,16 +7,17 @@ What SparseMM gains over equal budgets is split in two: what already the layers'
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsemm.evaluation.tables import Column
+from sparsemm.evaluation.tables import IMAGE_QUESTION, QUESTION_AFTER, Column
 from sparsemm.evaluation.uncertainty import clusters_of, ends, is_mean, resampled_means
 
-PAIRS = (
+METHODS = (
     ("sparsemm", "sparsemm_flat"),
     ("sparsemm_layer_mean", "sparsemm_flat"),
     ("sparsemm", "sparsemm_layer_mean"),
@@ -29,27 +30,60 @@ PAIRS = (
 )
 """Which methods are compared, the first minus the second; pairs that a sweep lacks are left out."""
 
+ABLATIONS = (("mask_visual", "mask_random"), ("mask_visual_uniform", "mask_random_uniform"))
+"""Which ablations are, under the same method and fraction."""
+
 COMPARISON_COLUMNS: dict[str, Column] = {
     "model": Column("text", "as in cells.csv"),
     "task": Column("text", "as in cells.csv"),
     "metric": Column("text", "as in cells.csv"),
-    "method": Column(
-        "text", "name of the method's configuration; its seeds are averaged, document by document"
+    "compared": Column(
+        "text",
+        "the column in which the two differ: `method`, `prompt` or `ablation`; in all others they agree",
     ),
-    "reference": Column("text", "the method that it is compared with, likewise"),
+    "method": Column("text", "name of the method's configuration; seeds are averaged, document by document"),
+    "prompt": Column("text", "as in cells.csv"),
+    "ablation": Column("text", "as in cells.csv"),
+    "fraction": Column("number", "as in cells.csv"),
+    "reference": Column("text", "what stands in the column `compared` of the other"),
     "budget": Column(
         "number",
-        "as in cells.csv; empty: the mean over the budgets at which both evicted from every document",
+        "as in cells.csv; empty also for the mean over the budgets at which both evicted from every document",
     ),
-    "difference": Column("number", "mean score of `method` minus that of `reference`, on the same documents"),
+    "difference": Column("number", "mean score minus that of the reference, on the same documents"),
     "ci_low": Column("number", "lower end of the 95% confidence interval of `difference` (paired)"),
     "ci_high": Column("number", "upper end of the 95% confidence interval of `difference` (paired)"),
     "n": Column("integer", "documents"),
-    "budgets": Column("integer", "over how many budgets the mean is taken; 1 where `budget` is given"),
+    "budgets": Column(
+        "integer", "over how many budgets the mean is taken; 1 where `budget` is given; 0: FullKV has none"
+    ),
 }
 """Columns of ``comparisons.csv``."""
 
-Scores = dict[tuple[str, float], NDArray[np.float64]]
+
+class Arm(NamedTuple):
+    """What a line of a figure is: cells that differ in budget and seed alone."""
+
+    method: str
+    prompt: str
+    ablation: str | None
+    fraction: float | None
+
+
+@dataclass
+class _Scores:
+    """An arm's scores.
+
+    Attributes
+    ----------
+    means
+        By budget (None: FullKV's), each document's, mean over seeds.
+    evicting
+        Budgets at which every document lost entries.
+    """
+
+    means: dict[float | None, NDArray[np.float64]]
+    evicting: set[float | None]
 
 
 def comparisons(cells: Sequence[Mapping[str, Any]], full: Mapping[str, Any] | None) -> list[dict[str, Any]]:
@@ -65,29 +99,23 @@ def comparisons(cells: Sequence[Mapping[str, Any]], full: Mapping[str, Any] | No
     Returns
     -------
     list of dict
-        Pairs in the order of `PAIRS`, in them budgets, the mean over budgets last. Cells whose score is no
-        mean over documents are left out, and so is everything where all documents share one image.
+        Pair after pair, in them budgets, the mean over budgets last. Cells whose score is no mean over
+        documents are left out, and so is everything where all documents share one image.
     """
-    usable = [cell for cell in cells if cell["row"]["budget"] is not None and is_mean(cell)]
+    usable = [cell for cell in cells if is_mean(cell)]
     if not usable:
         return []
     clusters = clusters_of(usable[0], full)
     if max(clusters) < 1:
         return []
-    scores, evicting = _by_method(usable)
+    arms = _by_arm(usable)
     found: list[dict[str, Any]] = []
     differences: list[NDArray[np.float64]] = []
-    for method, reference in PAIRS:
-        shared = sorted(b for name, b in scores if name == method and (reference, b) in scores)
-        gaps = {budget: scores[method, budget] - scores[reference, budget] for budget in shared}
-        both = [b for b in shared if (method, b) in evicting and (reference, b) in evicting]
-        named: list[tuple[float | None, int, NDArray[np.float64]]] = [(b, 1, gap) for b, gap in gaps.items()]
-        if both:
-            named.append((None, len(both), np.mean([gaps[budget] for budget in both], axis=0)))
-        for budget, count, gap in named:
-            head = {name: usable[0]["row"].get(name) for name in ("model", "task", "metric")}
-            pair = {"method": method, "reference": reference, "budget": budget, "budgets": count}
-            found.append({**head, **pair, "n": len(gap)})
+    head = {name: usable[0]["row"].get(name) for name in ("model", "task", "metric")}
+    for column, arm, reference in _pairs(arms):
+        pair = {**head, "compared": column, **arm._asdict(), "reference": getattr(reference, column)}
+        for budget, count, gap in _gaps(arms[arm], arms[reference]):
+            found.append({**pair, "budget": budget, "budgets": count, "n": len(gap)})
             differences.append(gap)
     if not found:
         return []
@@ -97,13 +125,51 @@ def comparisons(cells: Sequence[Mapping[str, Any]], full: Mapping[str, Any] | No
     return found
 
 
-def _by_method(cells: Sequence[Mapping[str, Any]]) -> tuple[Scores, set[tuple[str, float]]]:
-    """Each document's score by method and budget, mean over seeds; and where every document lost entries."""
-    rows: dict[tuple[str, float], list[list[float]]] = {}
-    untouched: set[tuple[str, float]] = set()
+def _by_arm(cells: Sequence[Mapping[str, Any]]) -> dict[Arm, _Scores]:
+    groups: dict[Arm, dict[float | None, list[Mapping[str, Any]]]] = {}
     for cell in cells:
-        key = (cell["row"]["method"], cell["row"]["budget"])
-        rows.setdefault(key, []).append(cell["samples"]["score"])
-        if cell["row"].get("n_uncompressed") != 0:
-            untouched.add(key)
-    return {key: np.mean(scores, axis=0) for key, scores in rows.items()}, rows.keys() - untouched
+        row = cell["row"]
+        arm = Arm(row["method"], row["prompt"], row.get("ablation"), row.get("fraction"))
+        groups.setdefault(arm, {}).setdefault(row["budget"], []).append(cell)
+    return {
+        arm: _Scores(
+            means={
+                budget: np.mean([cell["samples"]["score"] for cell in seeds], axis=0)
+                for budget, seeds in by_budget.items()
+            },
+            evicting={
+                budget
+                for budget, seeds in by_budget.items()
+                if budget is not None and all(cell["row"].get("n_uncompressed") == 0 for cell in seeds)
+            },
+        )
+        for arm, by_budget in groups.items()
+    }
+
+
+def _pairs(arms: Collection[Arm]) -> Iterator[tuple[str, Arm, Arm]]:
+    """Arms that are compared, and the column in which they differ."""
+    named = [("method", *pair) for pair in METHODS]
+    named += [("prompt", QUESTION_AFTER, IMAGE_QUESTION)]
+    named += [("ablation", *pair) for pair in ABLATIONS]
+    for column, value, reference in named:
+        for arm in arms:
+            other = arm._replace(**{column: reference})
+            if getattr(arm, column) == value and other in arms:
+                yield column, arm, other
+
+
+def _gaps(arm: _Scores, reference: _Scores) -> Iterator[tuple[float | None, int, NDArray[np.float64]]]:
+    """Differences of every document: budget, over how many budgets, and they; the mean over budgets last."""
+    gaps = {
+        budget: mean - reference.means[budget]
+        for budget, mean in arm.means.items()
+        if budget in reference.means
+    }
+    if None in gaps:
+        yield None, 0, gaps.pop(None)
+    for budget in sorted(gaps, key=lambda budget: budget or 0):
+        yield budget, 1, gaps[budget]
+    both = [budget for budget in gaps if budget in arm.evicting and budget in reference.evicting]
+    if both:
+        yield None, len(both), np.mean([gaps[budget] for budget in both], axis=0)

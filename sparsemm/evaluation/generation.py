@@ -12,6 +12,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 
 from sparsemm.cache import RaggedCache
 from sparsemm.cache.greedy import GREEDY, until_end
+from sparsemm.evaluation.prefill import Prefill
 from sparsemm.evaluation.responses import Response
 from sparsemm.methods import KVMethod
 from sparsemm.models.loading import Checkpoint
@@ -40,6 +41,7 @@ def generate(
     *,
     max_new_tokens: int,
     until: Sequence[str] = (),
+    prefill: Prefill | None = None,
 ) -> list[Response]:
     """Answer a batch of conversations greedily, each with its prompt compressed by `method`.
 
@@ -51,6 +53,8 @@ def generate(
         Upper limit of generated tokens.
     until : sequence of str
         The text ends before the first of these.
+    prefill : Prefill, optional
+        How the prompts are read; default: as a whole, by all heads.
 
     Returns
     -------
@@ -58,7 +62,8 @@ def generate(
         In the order of `conversations`.
     """
     inputs = prepare(checkpoint, conversations)
-    cache = RaggedCache(checkpoint.model.config, method, max_new_tokens=max_new_tokens)
+    options = (prefill or Prefill()).options(checkpoint, inputs)
+    cache = RaggedCache(checkpoint.model.config, method, max_new_tokens=max_new_tokens, **options)
     clock = StepClock()
     start = time.perf_counter()
     sequences = checkpoint.model.generate(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -57,15 +58,54 @@ def build_method(
         parameters.setdefault("window", window)
     if "head_scores" in fields:
         chosen = parameters.get("head_scores") or head_scores
-        if chosen is None:
-            raise InputError(
-                f"method {target.name} needs head scores and the model names none: "
-                "give a file (head_scores=FILE) or measure them (sparsemm heads)"
-            )
-        parameters["head_scores"] = scores = HeadScores.load(given_or_shipped(str(chosen)))
-        if fingerprint is not None:
-            try:
-                scores.check_model(fingerprint)
-            except ValueError as error:
-                raise InputError(f"the head scores {chosen} cannot be used: {error}") from None
+        parameters["head_scores"] = load_head_scores(chosen, f"method {target.name}", fingerprint)
     return target(**parameters)
+
+
+def load_head_scores(path: str | Path | None, user: str, fingerprint: str | None) -> HeadScores:
+    """Head scores for a method or an ablation (`user`, for messages), checked to be of this model.
+
+    Raises
+    ------
+    InputError
+        No file is named, or it is another model's.
+    """
+    if path is None:
+        raise InputError(
+            f"{user} needs head scores and the model names none: "
+            "give a file (model.head_scores=FILE) or measure them (sparsemm heads)"
+        )
+    scores = HeadScores.load(given_or_shipped(str(path)))
+    if fingerprint is not None:
+        try:
+            scores.check_model(fingerprint)
+        except ValueError as error:
+            raise InputError(f"the head scores {path} cannot be used: {error}") from None
+    return scores
+
+
+def scores_label(path: str) -> str:
+    """What tables call a file of head scores: its name, and the start of its content's hash."""
+    file: Path = given_or_shipped(path)
+    return f"{file.name}@{hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
+
+
+def one_a_seed(
+    configured: Mapping[str, Mapping[str, Any]], kind: str = "method"
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Names and parameters of methods or ablations; those with a list of seeds come once for each of them.
+
+    Raises
+    ------
+    InputError
+        For an empty list.
+    """
+    for name, parameters in configured.items():
+        seeds = parameters.get("seed")
+        if not isinstance(seeds, Sequence) or isinstance(seeds, str):
+            yield name, parameters
+            continue
+        if not seeds:
+            raise InputError(f"{kind} {name} has no seed ({kind}s.{name}.seed=[0,1])")
+        for seed in seeds:
+            yield name, {**parameters, "seed": seed}

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.filesize import decimal
 
 from sparsemm.cache import model_shape
+from sparsemm.cache.head_mask import HeadMask
 from sparsemm.configs import InputError
 from sparsemm.evaluation import tasks
 from sparsemm.evaluation.cells import Cell, expand
@@ -68,13 +69,16 @@ def plan(config: Mapping[str, Any]) -> list[Cell]:
 
 def _check_shapes(cells: Sequence[Cell], checkpoint: Path) -> None:
     """Refuse head scores that have not the model's shape: methods see that only with the first prompt."""
-    scored = [(cell, cell.method) for cell in cells if isinstance(cell.method, HeadScored)]
+    scored = [cell for cell in cells if isinstance(cell.method, HeadScored) or cell.ablation]
     if not scored:
         return
     shape = model_shape(read_config(checkpoint).get_text_config(decoder=True))
-    for cell, method in scored:
+    for cell in scored:
         try:
-            method.kv_head_scores(shape)
+            if isinstance(cell.method, HeadScored):
+                cell.method.kv_head_scores(shape)
+            if cell.ablation:
+                HeadMask.checked(cell.prefill.masked, cell.prefill.mode, shape)
         except ValueError as error:
             raise InputError(f"the head scores {cell.head_scores} cannot be used: {error}") from None
 
@@ -128,7 +132,7 @@ def print_plan(
     text, itemsize = checkpoint.model.config.get_text_config(decoder=True), checkpoint.dtype.itemsize
     for group in by_run(cells):
         task = group[0].task
-        open_cells = [cell for cell in missing if cell.task == task]
+        open_cells = [cell for cell in missing if cell.run == group[0].run]
         documents = load_documents(task, config["limit"], config["max_new_tokens"])
         held = [answered(Path(config["output"]), cell.run, cell.key, task) for cell in open_cells]
         asked = [one for one in documents if any(one.doc_id not in ids for ids in held)]

@@ -12,8 +12,9 @@ from sparsemm.evaluation.memory import Limits
 from sparsemm.evaluation.requests import Document
 from sparsemm.evaluation.responses import Response, ResponseKey
 from sparsemm.evaluation.store import ResponseStore
+from sparsemm.evaluation.tables import QUESTION_AFTER
 from sparsemm.models.loading import Checkpoint
-from sparsemm.models.prompts import prepare
+from sparsemm.models.prompts import check_question_last, prepare
 
 Row = tuple[ResponseKey, Response]
 
@@ -32,7 +33,7 @@ def respond(
     Parameters
     ----------
     cells
-        Of one task.
+        Of one run: same task, same prefill.
     batches
         Documents of equal settings each.
     store
@@ -78,7 +79,10 @@ def _answer(
     askable: list[tuple[Document, list[dict[str, Any]]]] = []
     for document in documents:
         try:
-            askable.append((document, document.conversation()))
+            conversation = document.conversation()
+            if cells[0].prompt == QUESTION_AFTER:
+                check_question_last(conversation)
+            askable.append((document, conversation))
         except Exception as error:  # whatever a task's own code may raise for a broken document
             rows += [(key_of(cell, document.doc_id), failure(error)) for cell in cells]
     while askable:
@@ -90,6 +94,7 @@ def _answer(
                 [cell.method for cell in cells],
                 max_new_tokens=settings.max_new_tokens,
                 until=settings.until,
+                prefill=cells[0].prefill,
                 limits=limits,
             )
         except (ValueError, OSError):

@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Any
 from sparsemm.configs import InputError
 from sparsemm.evaluation.agreement import agreement
 from sparsemm.evaluation.comparisons import COMPARISON_COLUMNS, comparisons
-from sparsemm.evaluation.tables import CELL_COLUMNS, SAMPLE_COLUMNS, SCHEMA_VERSION, Column
+from sparsemm.evaluation.tables import (
+    CELL_COLUMNS,
+    IMAGE_QUESTION,
+    LABELS,
+    SAMPLE_COLUMNS,
+    SCHEMA_VERSION,
+    Column,
+)
 from sparsemm.evaluation.uncertainty import intervals
 from sparsemm.recording import git_commit, versions, write_atomically, write_json
 
@@ -112,6 +119,7 @@ def _read_cell(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} is no cell's file ({error}); delete it to have the cell measured again"
         ) from None
+    cell["row"].setdefault("prompt", IMAGE_QUESTION)  # schema 2 knew no other
     return cell
 
 
@@ -148,7 +156,7 @@ def derive_tables(folder: Path, groups: Mapping[tuple[str, str], str] | None = N
     samples: dict[str, list[Any]] = {name: [] for name in SAMPLE_COLUMNS}
     for _, members in itertools.groupby(cells, key=lambda cell: (cell["row"]["model"], cell["row"]["task"])):
         compared = list(members)
-        full = next((cell for cell in compared if cell["row"]["method"] == "fullkv"), None)
+        full = next((cell for cell in compared if is_plain_full(cell)), None)
         for cell in compared:
             _check_documents(cell, full, folder)
         compared_rows += comparisons(compared, full)
@@ -190,11 +198,19 @@ def _order(cell: Mapping[str, Any]) -> tuple[Any, ...]:
     return (
         row["model"],
         row["task"],
+        row.get("ablation") or "",
+        row.get("fraction") or 0.0,
+        row["prompt"],
         row["method"] != "fullkv",
         row["method"],
         row["budget"] or 0.0,
         cell["id"],
     )
+
+
+def is_plain_full(cell: Mapping[str, Any]) -> bool:
+    """Whether a cell is what all others are compared with: FullKV, no head switched off."""
+    return cell["row"]["method"] == "fullkv" and not cell["row"].get("ablation")
 
 
 def _check_documents(cell: Mapping[str, Any], full: Mapping[str, Any] | None, folder: Path) -> None:
@@ -221,8 +237,8 @@ def _sample_columns(cell: Mapping[str, Any], agreed: Mapping[str, list[Any]]) ->
     """A cell's part of ``samples.parquet``; columns that its file lacks are empty."""
     n = len(cell["samples"]["doc_id"])
     columns: dict[str, list[Any]] = {"cell": [cell["id"]] * n, **agreed}
-    for name in ("model", "task", "method", "budget"):
-        columns[name] = [cell["row"][name]] * n
+    for name in LABELS:
+        columns[name] = [cell["row"].get(name)] * n
     held = {**cell["samples"], **columns}
     return {name: held.get(name, [None] * n) for name in SAMPLE_COLUMNS}
 

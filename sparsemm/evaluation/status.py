@@ -20,6 +20,7 @@ from rich.table import Table
 from sparsemm.configs import InputError
 from sparsemm.evaluation import storefile
 from sparsemm.evaluation.results import read_cells
+from sparsemm.evaluation.tables import variant
 from sparsemm.evaluation.writers import (
     PlannedCell,
     Writer,
@@ -173,7 +174,8 @@ def _planned(cell: PlannedCell, stored: _Stored, finished: bool) -> CellProgress
 
 def _finished(cell: Mapping[str, Any]) -> CellProgress:
     row, documents = cell["row"], len(cell["samples"]["doc_id"])
-    labels, failed = (row["model"], row["task"], row["method"], row["budget"]), row.get("n_failed") or 0
+    name = variant(row["method"], row["prompt"], row.get("ablation"), row.get("fraction"))
+    labels, failed = (row["model"], row["task"], name, row["budget"]), row.get("n_failed") or 0
     return CellProgress(*labels, documents - failed, failed, documents, finished=True, planned=False)
 
 

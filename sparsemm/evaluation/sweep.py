@@ -118,9 +118,7 @@ def _load(cells: Sequence[Cell], config: Mapping[str, Any]) -> tuple[Checkpoint,
 
 def _planned(cell: Cell, documents: int) -> PlannedCell:
     budget = cell.method.budget if cell.method.evicts else None
-    return PlannedCell(
-        cell.run, cell.key, cell.task, cell.model, cell.method_name, budget, cell.id, documents
-    )
+    return PlannedCell(cell.run, cell.key, cell.task, cell.model, cell.variant, budget, cell.id, documents)
 
 
 def _answer(

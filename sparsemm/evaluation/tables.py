@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised whenever a column is added or changes its meaning."""
 
+
+IMAGE_QUESTION = "image_question"
+QUESTION_AFTER = "question_after_compression"
+PROMPTS = (IMAGE_QUESTION, QUESTION_AFTER)
+"""Compressed as a whole, as in every method's paper; or before the question comes (query-agnostic)."""
 
 PYTHON_TYPES = {"text": str, "integer": int, "number": (int, float), "boolean": bool}
 
@@ -44,11 +49,18 @@ CELL_COLUMNS: dict[str, Column] = {
         "text", "how quotas become integers: exact (sums hold), or released (as the released code)"
     ),
     "head_scores": Column(
-        "text", "file of head scores and the start of their hash; empty if the method uses none"
+        "text",
+        "file of head scores and the start of their hash; empty if neither method nor ablation uses any",
     ),
-    "ablation": Column("text", "name of the ablation; empty: none"),
-    "fraction": Column("number", "share of heads that the ablation masks; empty: none"),
-    "seed": Column("integer", "seed of the method or ablation, where it has one"),
+    "prompt": Column(
+        "text",
+        f"{IMAGE_QUESTION}: compressed as a whole; {QUESTION_AFTER}: the question is read behind "
+        "what was kept, and counts in no budget",
+    ),
+    "ablation": Column("text", "name of the ablation's configuration; empty: none"),
+    "fraction": Column("number", "share of all query heads that the ablation switches off; empty: none"),
+    "ablation_params": Column("text", "all further parameters of the ablation, JSON; empty: none"),
+    "seed": Column("integer", "seed of the method, else of the ablation, where one has it"),
     "method_params": Column("text", "all further parameters of the method, JSON"),
     "score": Column("number", "the metric over all documents, as the task's own code gives it"),
     "ci_low": Column("number", "lower end of the 95% confidence interval of `score`; empty: there is none"),
@@ -89,12 +101,23 @@ CELL_COLUMNS: dict[str, Column] = {
 }
 """Columns of ``cells.csv``, one row for every finished cell."""
 
+LABELS = ("model", "task", "method", "budget", "prompt", "ablation", "fraction")
+"""Columns that say in a few words which cell it is."""
+
+
+def variant(method: str, prompt: str | None, ablation: str | None, fraction: float | None) -> str:
+    """What a cell is called beside its budget: ``snapkv``, ``fullkv, mask_visual 0.1``."""
+    parts = [method]
+    if prompt == QUESTION_AFTER:
+        parts.append("question after")
+    if ablation:
+        parts.append(f"{ablation} {fraction:g}")
+    return ", ".join(parts)
+
+
 SAMPLE_COLUMNS: dict[str, Column] = {
     "cell": Column("text", "id of the cell (the name of its file in cells/)"),
-    "model": Column("text", "as in cells.csv"),
-    "task": Column("text", "as in cells.csv"),
-    "method": Column("text", "as in cells.csv"),
-    "budget": Column("number", "as in cells.csv"),
+    **{name: Column(CELL_COLUMNS[name].type, "as in cells.csv") for name in LABELS},
     "doc_id": Column("integer", "index of the document in the task"),
     "response": Column("text", "the model's text, cut at the task's stop strings"),
     "target": Column("text", "what the task expects, JSON"),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -18,6 +18,7 @@ from rich.progress import (
 from rich.table import Table
 
 from sparsemm.evaluation.cells import Cell
+from sparsemm.evaluation.tables import variant
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +39,7 @@ COLUMN = 8
 def cell_name(cell: Cell) -> str:
     """A cell in a few words: ``tiny_ocr snapkv 32``."""
     budget = f" {cell.method.budget}" if cell.method.evicts else ""
-    return f"{cell.task} {cell.method_name}{budget}"
+    return f"{cell.task} {cell.variant}{budget}"
 
 
 def responses_progress(console: Console) -> Progress:
@@ -76,11 +77,14 @@ def print_outcomes(outcomes: Sequence[Outcome], console: Console) -> int:
 
 def _print_task(task: str, cells: Sequence[Cell], table: pd.DataFrame, console: Console) -> None:
     """One task's scores: methods as rows, budgets as columns, in as many tables as the terminal needs."""
-    methods = dict.fromkeys(cell.method_name for cell in cells)
+    variants = dict.fromkeys(cell.variant for cell in cells)
     budgets = sorted({cell.method.budget for cell in cells if cell.method.evicts})
-    rows = table[(table["task"] == task) & table["method"].isin(list(methods))]
+    of_task = table[table["task"] == task]
+    labels = of_task[["method", "prompt", "ablation", "fraction"]].itertuples(index=False)
+    named = of_task.assign(variant=[variant(*_present(label)) for label in labels])
+    rows = named[named["variant"].isin(list(variants))]
     console.print(f"\n[bold]{task}[/bold]: {rows['metric'].iloc[0]}, {rows['n'].iloc[0]} documents")
-    names = {method: _name(method, rows[rows["method"] == method]) for method in methods}
+    names = {one: _name(one, rows[rows["variant"] == one]) for one in variants}
     room = console.width - max(map(len, [HEADING, *names.values()])) - 4
     tables = max(1, -(-len(budgets) * COLUMN // max(room, COLUMN)))
     size = -(-len(budgets) // tables) or 1
@@ -89,10 +93,15 @@ def _print_task(task: str, cells: Sequence[Cell], table: pd.DataFrame, console: 
         printed.add_column(HEADING, no_wrap=True)
         for heading in [str(budget) for budget in shown] or ["all tokens"]:
             printed.add_column(heading, justify="right")
-        for method, name in names.items():
-            group = rows[rows["method"] == method]
+        for one, name in names.items():
+            group = rows[rows["variant"] == one]
             printed.add_row(name, *(_score(group, budget) for budget in shown or [None]))
         console.print(printed)
+
+
+def _present(label: Iterable[Any]) -> list[Any]:
+    """A row's values, None in the place of what pandas calls missing."""
+    return [value if isinstance(value, str) or value == value else None for value in label]
 
 
 def _seeds(group: pd.DataFrame) -> int:
@@ -100,8 +109,8 @@ def _seeds(group: pd.DataFrame) -> int:
     return max(1, group["seed"].nunique())
 
 
-def _name(method: str, group: pd.DataFrame) -> str:
-    return f"{method}, {_seeds(group)} seeds" if _seeds(group) > 1 else method
+def _name(label: str, group: pd.DataFrame) -> str:
+    return f"{label}, {_seeds(group)} seeds" if _seeds(group) > 1 else label
 
 
 def _score(group: pd.DataFrame, budget: float | None) -> str:

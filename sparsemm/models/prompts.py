@@ -29,6 +29,52 @@ def images_of(conversation: Sequence[dict[str, Any]]) -> list[Any]:
     return [part["image"] for part in parts if part["type"] == "image"]
 
 
+def check_question_last(conversation: Sequence[dict[str, Any]]) -> None:
+    """Check that a user's text comes behind all images, so that they can be compressed without it.
+
+    Raises
+    ------
+    ValueError
+        If there is no image, or text before the last one (few-shot examples, interleaved images).
+    """
+    parts = [part for message in conversation if message["role"] != "system" for part in message["content"]]
+    images = [number for number, part in enumerate(parts) if part["type"] == "image"]
+    if not images:
+        raise ValueError("without an image there is nothing to compress before the question")
+    for part in parts[: images[-1]]:
+        if part["type"] == "text" and part["text"].strip():
+            raise ValueError("text before the last image would be seen by its compression")
+
+
+def question_tokens(checkpoint: Checkpoint, inputs: Any) -> list[int]:
+    """Count the tokens of each prompt that come behind its images.
+
+    The image's closing mark and other special tokens right behind it are the image's.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    inputs : mapping
+        As `prepare` made them.
+
+    Raises
+    ------
+    ValueError
+        If a prompt has no image token.
+    """
+    special = set(checkpoint.processor.tokenizer.all_special_ids)
+    image = checkpoint.model.config.image_token_id
+    counts = []
+    for row, ids in enumerate(inputs["input_ids"].tolist()):
+        if image not in ids:
+            raise ValueError(f"row {row} has no image to compress before its question")
+        end = len(ids) - ids[::-1].index(image)
+        while end < len(ids) - 1 and ids[end] in special:
+            end += 1
+        counts.append(len(ids) - end)
+    return counts
+
+
 def prepare(checkpoint: Checkpoint, conversations: Sequence[list[dict[str, Any]]]) -> Any:
     """Tokenise conversations as one left-padded batch with their images, on the model's device.
 

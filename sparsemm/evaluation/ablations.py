@@ -1,0 +1,106 @@
+"""How a file of ``eval_configs/ablation/`` becomes an ablation, once for every fraction and seed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pkgutil import resolve_name
+from typing import Any
+
+from sparsemm.configs import InputError, nearest
+from sparsemm.evaluation.methods import load_head_scores, one_a_seed, scores_label
+from sparsemm.heads.ablation import Ablation
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class NamedAblation:
+    """An ablation, the name of its configuration, and the name and hash of its file of head scores."""
+
+    name: str
+    rule: Ablation
+    head_scores: str
+
+    def parameters(self) -> dict[str, Any]:
+        """What it was built with, head scores left out (a file stands for them)."""
+        fields = [field.name for field in dataclasses.fields(self.rule) if field.name != "head_scores"]
+        return {name: getattr(self.rule, name) for name in fields}
+
+
+def expand_ablations(config: Mapping[str, Any], fingerprint: str | None) -> list[NamedAblation | None]:
+    """All ablations of a sweep; None stands for the model as it is.
+
+    Parameters
+    ----------
+    config : mapping
+        The resolved configuration: ``ablations``, ``fraction``, and ``model.head_scores``. Without ablations
+        it gives the model as it is; with some, ``fraction`` 0 does.
+    fingerprint : str or None
+        The model's, to refuse head scores that were measured on another one.
+
+    Raises
+    ------
+    InputError, ValueError
+        Unknown parameters, missing head scores, or values that an ablation refuses.
+    """
+    ablations = config.get("ablations") or {}
+    if not ablations:
+        return [None]
+    found: list[NamedAblation | None] = []
+    given = config["fraction"]
+    fractions = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    if not fractions:
+        raise InputError("no fraction of heads given (fraction=[0,0.1])")
+    for fraction in fractions:
+        if fraction == 0 and not isinstance(fraction, bool):
+            found.append(None)
+            continue
+        found += _named(config, ablations, fraction, fingerprint)
+    return found
+
+
+def _named(
+    config: Mapping[str, Any], ablations: Mapping[str, Any], fraction: Any, fingerprint: str | None
+) -> Iterator[NamedAblation]:
+    for name, parameters in one_a_seed(ablations, "ablation"):
+        chosen = parameters.get("head_scores") or config["model"]["head_scores"]
+        rule = build_ablation(name, parameters, fraction, chosen, fingerprint)
+        yield NamedAblation(name, rule, scores_label(chosen))
+
+
+def build_ablation(
+    name: str,
+    parameters: Mapping[str, Any],
+    fraction: float,
+    head_scores: str | None,
+    fingerprint: str | None = None,
+) -> Ablation:
+    """Make an ablation from its configuration.
+
+    Parameters
+    ----------
+    name : str
+        Of its configuration, for messages.
+    parameters : mapping
+        A file of ``ablation/``: ``_target_`` and the ablation's own parameters.
+    fraction : float
+        Share of all query heads.
+    head_scores : path or None
+        The file to use.
+    fingerprint : str, optional
+        As in `expand_ablations`.
+
+    Raises
+    ------
+    InputError
+        Unknown parameter, missing head scores, another model's head scores.
+    ValueError
+        A value that the ablation refuses.
+    """
+    parameters = dict(parameters)
+    target = resolve_name(parameters.pop("_target_"))
+    fields = [field.name for field in dataclasses.fields(target) if field.name != "fraction"]
+    for key in parameters:
+        if key not in fields:
+            raise InputError(f"{target.__name__} has no parameter {key!r}; {nearest(key, fields)}")
+    parameters["head_scores"] = load_head_scores(head_scores, f"ablation {name}", fingerprint)
+    return target(fraction, **parameters)
