@@ -6,19 +6,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sparsemm.evaluation.comparisons import COMPARISON_COLUMNS, PAIRS, comparisons
+from sparsemm.evaluation.comparisons import COMPARISON_COLUMNS, METHODS, comparisons
 from sparsemm.evaluation.results import derive_tables, write_cell
 
 N = 40
 RNG = np.random.default_rng(0)
 
 
-def cell(method: str, budget: int | None, scores, *, kept: int = 0, seed: int = 0) -> dict[str, Any]:
+def cell(
+    method: str, budget: int | None, scores, *, kept: int = 0, seed: int = 0, **labels: Any
+) -> dict[str, Any]:
     row = {"model": "tiny", "task": "tiny_ocr", "metric": "made", "method": method, "budget": budget}
-    row |= {"score": float(np.mean(scores)), "n_uncompressed": kept, "seed": seed}
+    row |= {"score": float(np.mean(scores)), "n_uncompressed": kept, "seed": seed, "prompt": "image_question"}
+    row |= labels
     samples = {"doc_id": list(range(N)), "response": [""] * N, "score": [float(value) for value in scores]}
     samples |= {"image": [f"image {number // 2}" for number in range(N)]}  # two documents each
-    return {"id": f"{method}-{budget}-{seed}", "group": "g", "row": row, "samples": samples}
+    name = "-".join(map(str, (method, budget, seed, *labels.values())))
+    return {"id": name, "group": "g", "row": row, "samples": samples}
 
 
 def hits(share: float) -> np.ndarray:
@@ -83,9 +87,40 @@ def test_what_cannot_be_compared_is_left_out():
     assert comparisons([FULL], FULL) == []
     corpus = [{**one, "row": {**one["row"], "score": 77.0}} for one in GRID]  # no mean of its documents
     assert comparisons([FULL, *corpus], FULL) == []
-    for one in (one_image := [FULL, *(dict(one) for one in GRID)]):
+    for one in (one_image := [dict(one) for one in (FULL, *GRID)]):
         one["samples"] = {**one["samples"], "image": ["the same"] * N}
     assert comparisons(one_image, one_image[0]) == []
+
+
+def test_ablations_are_compared_at_equal_fractions():
+    masked = [
+        cell("fullkv", None, hits(share), kept=N, seed=seed, ablation=name, fraction=fraction)
+        for name, share, seeds in (("mask_visual", 0.1, 1), ("mask_random", 0.6, 2))
+        for fraction in (0.1, 0.2)
+        for seed in range(seeds)
+    ]
+    found = comparisons([FULL, *masked], FULL)
+    assert [(row["compared"], row["ablation"], row["reference"], row["fraction"]) for row in found] == [
+        ("ablation", "mask_visual", "mask_random", fraction) for fraction in (0.1, 0.2)
+    ]
+    assert all((row["method"], row["budget"], row["budgets"]) == ("fullkv", None, 0) for row in found)
+    random = np.mean([one["samples"]["score"] for one in masked[2:4]], axis=0)
+    assert found[0]["difference"] == pytest.approx((np.array(masked[0]["samples"]["score"]) - random).mean())
+
+
+def test_prompts_are_compared_under_the_same_method_and_budget():
+    after = [
+        cell("snapkv", budget, hits(0.3), prompt=prompt)
+        for prompt in ("image_question", "question_after_compression")
+        for budget in (16, 32)
+    ]
+    found = comparisons([FULL, *after], FULL)
+    assert [(row["compared"], row["reference"], row["budget"], row["budgets"]) for row in found] == [
+        ("prompt", "image_question", 16, 1),
+        ("prompt", "image_question", 32, 1),
+        ("prompt", "image_question", None, 2),
+    ]
+    assert {row["prompt"] for row in found} == {"question_after_compression"}
 
 
 def test_the_table_is_derived_with_the_others(tmp_path):
@@ -95,7 +130,8 @@ def test_the_table_is_derived_with_the_others(tmp_path):
     table = pd.read_csv(tmp_path / "comparisons.csv")
     assert list(table.columns) == list(COMPARISON_COLUMNS)
     assert len(table) == 9
-    assert set(zip(table["method"], table["reference"], strict=True)) <= set(PAIRS)
+    assert set(zip(table["method"], table["reference"], strict=True)) <= set(METHODS)
+    assert set(table["compared"]) == {"method"}
     before = (tmp_path / "comparisons.csv").read_bytes()
     derive_tables(tmp_path)
     assert (tmp_path / "comparisons.csv").read_bytes() == before
