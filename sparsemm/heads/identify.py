@@ -124,11 +124,13 @@ def run(config: dict[str, Any]) -> Path:
     check_rule(config["rule"])
     if not isinstance(config["batch_size"], int) or config["batch_size"] < 1:
         raise InputError(f"batch_size must be a positive integer, got {config['batch_size']!r}")
+    output = Path(config["output"])
+    if output.suffix != ".safetensors":
+        raise InputError(f"output must end with .safetensors, got {output.name!r}")
     chosen = choose(config)
     logging.disable_progress_bar()
     folder = locate(config["model"]["pretrained"])
     checkpoint = load(config["model"])
-    output = Path(config["output"])
     identity = {
         **{name: config[name] for name in ("rule", "views", "batch_size")},
         **chosen.identity,
