@@ -40,7 +40,7 @@ run something (options are Hydra overrides, `sparsemm VERB --help` lists them):
 look at results and names:
   figures RESULTS                              draw the figures of a results folder
   status RESULTS                               how far a sweep is, also while it runs
-  overlap HEADS OTHER [--output FILE.csv]      share of the top heads that two files of head scores have in common
+  overlap HEADS OTHER [--output FILE.csv]      what top heads two files of head scores have in common
   list methods|models|tasks [--include-path]   what can be named; where lmms-eval finds the local tasks
 
 --version, --help"""
@@ -260,9 +260,12 @@ def status(arguments: Sequence[str]) -> int:
 def overlap(arguments: Sequence[str]) -> int:
     """``sparsemm overlap HEADS OTHER``."""
     parser = argparse.ArgumentParser(
-        prog="sparsemm overlap", description="Share of the top heads that two files of head scores have in common."
+        prog="sparsemm overlap",
+        description="Share of the top heads that two files of head scores have in common.",
     )
-    parser.add_argument("heads", help="head scores: .safetensors of `sparsemm heads`, or the paper's released .json")
+    parser.add_argument(
+        "heads", help="head scores: .safetensors of `sparsemm heads`, or the paper's released .json"
+    )
     parser.add_argument("other", help="others of the same model")
     parser.add_argument("--output", type=Path, help="write the table here, as CSV")
     options = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""Pages with text, forms, tables, charts, signs and prose, a box for every word: the project's only generator."""
+"""Pages with text, forms, tables, charts, signs, prose, and a box for every word: the only generator."""
 
 from sparsemm.documents.fonts import HELD_OUT_FONT, SEEN_FONTS
 from sparsemm.documents.page import GRIDS, KINDS, VERSION, Page, make_page

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 FILE = "tasks/mmlu/flan_cot_fewshot/_cot_prompts.json"
-"""Inside ``lmms_eval``: worked examples from 57 subjects, ``{"anatomy": "text", …}``. Data, never imported."""
+"""Inside ``lmms_eval``: worked examples from 57 subjects, ``{"anatomy": "text", …}``. Never imported."""
 
 _SENTENCE = re.compile(r"[A-Z][A-Za-z0-9 ,;:'\"()\-]*[.?!]")
 _EXAM = re.compile(r"answer is|\([A-D]\)|[Ss]tatement|step by step|We refer|multiple choice|[Oo]ption")

@@ -1,4 +1,4 @@
-"""Pages of running text that look photographed, in the manner of SynthDoG (Kim et al. 2022, arXiv 2111.15664)."""
+"""Pages of running text that look photographed, in the manner of SynthDoG (arXiv 2111.15664)."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def choose(config: Mapping[str, Any]) -> Chosen:
     Raises
     ------
     InputError
-        ``documents`` is no name, no folder with a ``boxes.json`` and no parquet; or what belongs to it is wrong.
+        ``documents`` names nothing that can be read, or what belongs to it is wrong.
     """
     n, given, seed = config["n"], config["documents"], config["seed"]
     if not isinstance(n, int) or n < 1:
@@ -64,7 +64,9 @@ def choose(config: Mapping[str, Any]) -> Chosen:
     if path.is_dir():
         raise InputError(f"documents={given}: there is no {BOXES} in it, and no .parquet")
     close = difflib.get_close_matches(str(given), NAMES, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(NAMES)}, or a folder or .parquet file"
+    hint = (
+        f"did you mean {close[0]}?" if close else f"known: {', '.join(NAMES)}, or a folder or .parquet file"
+    )
     raise InputError(f"documents={given}: there is no such folder or file; {hint}")
 
 

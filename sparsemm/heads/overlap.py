@@ -43,7 +43,7 @@ def overlap(
     pandas.DataFrame
         A row for each k: ``heads`` (k), ``heads_share`` (k over all heads), ``common`` (heads in common),
         ``common_share`` (over k), ``chance`` (the share that random heads have in common: k over all heads),
-        ``ci_low``, ``ci_high`` (95 %, percentile, of ``common_share``; empty where no file has several images).
+        ``ci_low``, ``ci_high`` (95 %, percentile, of ``common_share``; NaN if neither has several images).
 
     Raises
     ------

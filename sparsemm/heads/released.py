@@ -20,14 +20,16 @@ def read_released(text: str) -> np.ndarray:
     Raises
     ------
     ValueError
-        It is no such table, names a head twice or leaves one out, or a head has no numbers, or one that is not
-        finite or is negative.
+        It is no such table, names a head twice or leaves one out, or a head has no numbers, or one that is
+        negative or not finite.
     """
     table = json.loads(text, object_pairs_hook=_once)
     if isinstance(table, dict) and "schema_version" in table:
         raise ValueError("it is the card of scores, not the scores: name the .safetensors beside it")
     if not isinstance(table, dict) or not table or not all(map(_PLACE.fullmatch, table)):
-        raise ValueError('expected {"layer-head": [numbers], …}; for a file of this package name the .safetensors')
+        raise ValueError(
+            'expected {"layer-head": [numbers], …}; for a file of this package name the .safetensors'
+        )
     places: dict[tuple[int, int], float] = {}
     for name, numbers in table.items():
         layer, head = map(int, name.split("-"))
@@ -37,7 +39,8 @@ def read_released(text: str) -> np.ndarray:
         whole = ((layer, head) for layer in range(layers) for head in range(heads))
         layer, head = next(place for place in whole if place not in places)
         raise ValueError(
-            f"{len(places)} heads are no full table of {layers} layers x {heads} heads: {layer}-{head} is missing"
+            f"{len(places)} heads are no full table of {layers} layers x {heads} heads: "
+            f"{layer}-{head} is missing"
         )
     return np.array([[places[layer, head] for head in range(heads)] for layer in range(layers)])
 

@@ -132,7 +132,8 @@ def _check_card(card: Any, name: str, hits: np.ndarray) -> None:
         raise ValueError(f"its card {name} is no JSON object")
     if card.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
         raise ValueError(
-            f"its card {name} has schema_version {card['schema_version']}, this sparsemm reads {SCHEMA_VERSION}"
+            f"its card {name} has schema_version {card['schema_version']}, "
+            f"this sparsemm reads {SCHEMA_VERSION}"
         )
     if card.get("shape", list(hits.shape)) != list(hits.shape):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Documents with boxes for head identification: generated pages, running text, or a folder of the user's own."""
+"""Documents with boxes for head identification: generated pages, running text, a folder of the user's own."""
 
 from __future__ import annotations
 
@@ -123,7 +123,9 @@ def running(n: int, *, seed: int, size: Sequence[int]) -> tuple[Sequence[Boxed],
     if not isinstance(size, Sequence) or len(size) != 2 or not all(isinstance(side, int) for side in size):
         raise InputError(f"size must be [width, height] in pixels, got {size}")
     if min(size) < SMALLEST:
-        raise InputError(f"size: a page of running text has at least {SMALLEST} pixels to a side, got {list(size)}")
+        raise InputError(
+            f"size: a page of running text has at least {SMALLEST} pixels to a side, got {list(size)}"
+        )
     try:
         text = load_prose().facts
     except FileNotFoundError as error:

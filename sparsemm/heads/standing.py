@@ -29,7 +29,7 @@ def halves_agreement(hits: np.ndarray) -> float:
 
 
 def standing(hits: Sequence[np.ndarray]) -> str:
-    """The end of the progress line: ``best 7-3 6-1 7-0, halves agree 0.981``; empty while nothing was read."""
+    """The end of the progress line: ``best 7-3 6-1 7-0, halves agree 0.981``; empty if nothing was read."""
     table = np.concatenate(hits) if hits else np.zeros((0, 1, 1))
     if not table.any():
         return ""

@@ -1,8 +1,9 @@
 """SynthDoG pages with boxes: the hub's ``nnethercott/synthdog-en-detection``, which SparseMM's authors used.
 
-Its rows, as public code reads them: ``image``, and ``2_coord``, a list of ``{"chunk": "text", "coord": [[left,
-top], [right, bottom]]}`` in pixels of the image. ``2_coord`` may also be JSON text, and the two corners one flat list
-of four numbers in any order. Local parquet files of the same columns are read the same way.
+Its rows, as public code reads them (never seen here): ``image``, and ``2_coord``, a list of
+``{"chunk": "text", "coord": [[left, top], [right, bottom]]}`` in pixels of the image. ``2_coord`` may also be JSON
+text, the two corners one flat list of four numbers, in any order. Local parquet files of the same columns are
+read the same way.
 """
 
 from __future__ import annotations
@@ -89,16 +90,20 @@ def from_dataset(files: str | Path | None, n: int) -> list[Row]:
 
 def _read(files: str | Path | None) -> Iterator[dict[str, Any]]:
     from datasets import Image as ImageColumn
-    from datasets import load_dataset
+    from datasets import load_dataset, logging
     from datasets.exceptions import DatasetGenerationError
+    from pyarrow import ArrowInvalid
 
+    logging.set_verbosity(logging.CRITICAL)  # what is wrong is said below, once
     try:
         if files is None:
             data = load_dataset(DATASET, split="train", streaming=True)
         else:
             paths = sorted(Path(files).rglob("*.parquet")) if Path(files).is_dir() else [Path(files)]
             data = load_dataset("parquet", data_files=list(map(str, paths)), split="train", streaming=True)
-        first = next(iter(data.take(1)), {}) if data.column_names is None else dict.fromkeys(data.column_names)
+        first = (
+            next(iter(data.take(1)), {}) if data.column_names is None else dict.fromkeys(data.column_names)
+        )
         for column in ("image", REGIONS):
             if column not in first:
                 raise InputError(
@@ -106,12 +111,12 @@ def _read(files: str | Path | None) -> Iterator[dict[str, Any]]:
                     f"documents=synthdog reads image and {REGIONS}"
                 )
         yield from data.cast_column("image", ImageColumn(decode=False))
-    except (OSError, DatasetGenerationError) as error:
+    except (OSError, ArrowInvalid, DatasetGenerationError) as error:
         if files is not None:
             raise InputError(f"{files} cannot be read: {error}") from error
         raise InputError(
-            f"the hub's {DATASET} cannot be reached ({error}): give its parquet files, or a folder of your own with "
-            "a boxes.json (documents=FOLDER), or draw pages like it (documents=running)"
+            f"the hub's {DATASET} cannot be reached ({error}): give a folder of its parquet files, or of your "
+            "own pictures with a boxes.json (documents=FOLDER), or draw such pages (documents=running)"
         ) from error
 
 
@@ -135,8 +140,7 @@ def regions(given: Any, name: str) -> list[Word]:
             case {"chunk": str(text), "coord": [[x0, y0], [x1, y1]] | [x0, y0, x1, y1]} if all(
                 isinstance(end, int | float) and math.isfinite(end) for end in (x0, y0, x1, y1)
             ):
-                left, right = sorted((x0, x1))
-                top, bottom = sorted((y0, y1))
+                left, right, top, bottom = min(x0, x1), max(x0, x1), min(y0, y1), max(y0, y1)
                 if text.strip():
                     box = (left, top, max(right, left + 1), max(bottom, top + 1))
                     words.append(Word(text.strip(), box, ()))

@@ -1,4 +1,4 @@
-"""Running text: real sentences in reading order, boxes on their ink after the perspective, one page a seed."""
+"""Running text: real sentences in reading order, boxes on their ink after the perspective."""
 
 import hashlib
 import itertools
@@ -75,7 +75,7 @@ def test_lines_stand_in_reading_order(drawn):
 
 
 def test_the_text_is_sentences():
-    """What a line holds between two ends of sentences stands so in the file; columns go on where others end."""
+    """What a line holds between two ends of sentences stands so in the file."""
     known = " ".join(" ".join(passage) for passage in load_prose().passages)
     longest = 0
     for seed in range(10):

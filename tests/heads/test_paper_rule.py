@@ -1,4 +1,4 @@
-"""The paper's rule, computed again from nothing but its sentence: one full pass, plain loops, no code of ours."""
+"""The paper's rule, computed again from its sentence alone: one full pass, plain loops."""
 
 import numpy as np
 import pytest
@@ -80,5 +80,4 @@ def test_a_left_padded_batch_scores_as_the_sentence_of_the_paper_says(model, pro
         assert counted
         assert expected.any()
         np.testing.assert_allclose(hits, expected, atol=1e-5)
-        # the step after, which the token was fed into, would give other scores
     assert len({hits.tobytes() for hits in fast}) == len(PAGES)
