@@ -70,8 +70,8 @@ class Words:
 def lay_columns(rng: random.Random, width: int, height: int) -> list[list[Placed]]:
     """Fill paper of so many pixels with running text.
 
-    One to three columns of blocks; a block has one size and one alignment, some have a heading. A sentence that
-    a block or column cuts off goes on in the next.
+    One to three columns of blocks; a block has one size and one alignment, some have a heading. A sentence
+    that a block or column cuts off goes on in the next.
 
     Returns
     -------

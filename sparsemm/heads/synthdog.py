@@ -1,9 +1,9 @@
 """SynthDoG pages with boxes: the hub's ``nnethercott/synthdog-en-detection``, which SparseMM's authors used.
 
 Its rows, as public code reads them (never seen here): ``image``, and ``2_coord``, a list of
-``{"chunk": "text", "coord": [[left, top], [right, bottom]]}`` in pixels of the image. ``2_coord`` may also be JSON
-text, the two corners one flat list of four numbers, in any order. Local parquet files of the same columns are
-read the same way.
+``{"chunk": "text", "coord": [[left, top], [right, bottom]]}`` in pixels of the image. ``2_coord`` may also be
+JSON text, the two corners one flat list of four numbers, in any order. Local parquet files of the same
+columns are read the same way.
 """
 
 from __future__ import annotations
@@ -115,8 +115,8 @@ def _read(files: str | Path | None) -> Iterator[dict[str, Any]]:
         if files is not None:
             raise InputError(f"{files} cannot be read: {error}") from error
         raise InputError(
-            f"the hub's {DATASET} cannot be reached ({error}): give a folder of its parquet files, or of your "
-            "own pictures with a boxes.json (documents=FOLDER), or draw such pages (documents=running)"
+            f"the hub's {DATASET} cannot be reached ({error}): give a folder of its parquet files, or of "
+            "your own pictures with a boxes.json (documents=FOLDER), or draw such pages (documents=running)"
         ) from error
 
 
