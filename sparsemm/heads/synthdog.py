@@ -137,13 +137,20 @@ def regions(given: Any, name: str) -> list[Word]:
     words = []
     for region in table:
         match region:
-            case {"chunk": str(text), "coord": [[x0, y0], [x1, y1]] | [x0, y0, x1, y1]} if all(
-                isinstance(end, int | float) and math.isfinite(end) for end in (x0, y0, x1, y1)
-            ):
-                left, right, top, bottom = min(x0, x1), max(x0, x1), min(y0, y1), max(y0, y1)
+            case {"chunk": str(text), "coord": coord} if box := _box(coord):
                 if text.strip():
-                    box = (left, top, max(right, left + 1), max(bottom, top + 1))
                     words.append(Word(text.strip(), box, ()))
             case _:
                 raise InputError(f"{name}: {EXPECTED}, got {region!r}")
     return words
+
+
+def _box(coord: Any) -> tuple[Any, Any, Any, Any] | None:
+    """The box between two corners, at least one pixel each way; None if they are none."""
+    match coord:
+        case [[x0, y0], [x1, y1]] | [x0, y0, x1, y1]:
+            ends: list[Any] = [x0, y0, x1, y1]
+            if all(isinstance(end, int | float) and math.isfinite(end) for end in ends):
+                (left, right), (top, bottom) = sorted(ends[::2]), sorted(ends[1::2])
+                return left, top, max(right, left + 1), max(bottom, top + 1)
+    return None

@@ -1,5 +1,7 @@
 """The end of the progress line: the best heads and the agreement of the halves, and that a run shows them."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
@@ -13,7 +15,8 @@ def test_the_best_heads_and_the_agreement_of_every_other_document():
     hits = np.random.default_rng(0).random((7, 3, 4)).astype(np.float32)
     hits[:, 2, 1] += 2
     hits[:, 0, 3] += 1
-    expected = spearmanr(hits[[0, 2, 4, 6]].sum(0).ravel(), hits[[1, 3, 5]].sum(0).ravel()).statistic
+    found: Any = spearmanr(hits[[0, 2, 4, 6]].sum(0).ravel(), hits[[1, 3, 5]].sum(0).ravel())
+    expected = found.statistic
     assert halves_agreement(hits) == pytest.approx(expected)
     said = standing([hits[:4], hits[4:]])
     assert said.startswith("best 2-1 0-3 ")
