@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsemm.configs import InputError, names, nearest, read, shipped, summary
+from sparsemm.configs import InputError, given_or_shipped, names, nearest, read, shipped, summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +40,7 @@ run something (options are Hydra overrides, `sparsemm VERB --help` lists them):
 look at results and names:
   figures RESULTS                              draw the figures of a results folder
   status RESULTS                               how far a sweep is, also while it runs
+  overlap HEADS OTHER [--output FILE.csv]      what top heads two files of head scores have in common
   list methods|models|tasks [--include-path]   what can be named; where lmms-eval finds the local tasks
 
 --version, --help"""
@@ -256,6 +257,33 @@ def status(arguments: Sequence[str]) -> int:
     return 0
 
 
+def overlap(arguments: Sequence[str]) -> int:
+    """``sparsemm overlap HEADS OTHER``."""
+    parser = argparse.ArgumentParser(
+        prog="sparsemm overlap",
+        description="Share of the top heads that two files of head scores have in common.",
+    )
+    parser.add_argument(
+        "heads", help="head scores: .safetensors of `sparsemm heads`, or the paper's released .json"
+    )
+    parser.add_argument("other", help="others of the same model")
+    parser.add_argument("--output", type=Path, help="write the table here, as CSV")
+    options = parser.parse_args(arguments)
+    from rich.console import Console
+
+    from sparsemm.heads import HeadScores
+    from sparsemm.heads.overlap import overlap as measured
+    from sparsemm.heads.terminal import print_overlap
+    from sparsemm.recording import write_atomically
+
+    one, other = (HeadScores.load(given_or_shipped(path)) for path in (options.heads, options.other))
+    table = measured(one, other)
+    if options.output:
+        write_atomically(options.output, lambda beside: table.round(6).to_csv(beside, index=False))
+    print_overlap(table, Console(highlight=False))
+    return 0
+
+
 def list_names(arguments: Sequence[str]) -> int:
     """``sparsemm list methods|models|tasks``."""
     parser = argparse.ArgumentParser(prog="sparsemm list", description="List what can be named in a sweep.")
@@ -284,6 +312,7 @@ def list_names(arguments: Sequence[str]) -> int:
 PATH_VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "figures": figures,
     "status": status,
+    "overlap": overlap,
     "list": list_names,
 }
 

@@ -67,6 +67,8 @@ WRONG = [
     (["sweep", "model.pretrained=nowhere"], "no model 'nowhere'"),
     (["sweep", "model.head_scores=none.safetensors", "method=[sparsemm]"], "no such file: none.safetensors"),
     (["heads", "n_pages=3"], "heads has no option 'n_pages'"),
+    (["heads", "documents=runing"], "there is no such folder or file; did you mean running?"),
+    (["overlap", "nowhere.safetensors", "nowhere.json"], "no such file: nowhere.safetensors"),
     (["efficiency", "fanot"], "unknown benchmark 'fanot'; did you mean fanout?"),
     (["efficiency", "fanout", "documnts=3"], "efficiency has no option 'documnts'; did you mean documents?"),
     (["efficiency", "fanout", "documents=0"], "documents must be a positive integer, got 0"),

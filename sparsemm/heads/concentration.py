@@ -90,8 +90,8 @@ def rank_agreement(
         found: dict[str, list[float]] = {"all": [], "others": []}
         for _ in range(draws):
             chosen = hits[rng.choice(len(hits), size, replace=False)].sum(axis=0)
-            found["all"].append(_spearman(chosen, total))
-            found["others"].append(_spearman(chosen, total - chosen))
+            found["all"].append(spearman(chosen, total))
+            found["others"].append(spearman(chosen, total - chosen))
         for against, values in found.items():
             low, high = np.percentile(values, (2.5, 97.5))
             mean = float(np.mean(values))
@@ -101,8 +101,8 @@ def rank_agreement(
     return pd.DataFrame(rows, columns=["images", "against", "rank_correlation", "low", "high"])
 
 
-def _spearman(one: np.ndarray, other: np.ndarray) -> float:
-    """Rank correlation; 0 where one side orders nothing (all heads equal)."""
+def spearman(one: np.ndarray, other: np.ndarray) -> float:
+    """Spearman's rank correlation; 0 where one side orders nothing (all heads equal)."""
     if np.ptp(one) == 0 or np.ptp(other) == 0:
         return 0.0
     result: Any = spearmanr(one, other)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -14,18 +15,27 @@ import torch
 from tqdm import tqdm
 from transformers.utils import logging
 
+from sparsemm.configs import InputError
+from sparsemm.heads.chosen import choose
 from sparsemm.heads.concentration import write_statistics
 from sparsemm.heads.probe import probe
 from sparsemm.heads.progress import Progress
 from sparsemm.heads.rules import RULES
 from sparsemm.heads.scores import HeadScores
-from sparsemm.heads.sources import Boxed, from_folder, generated
+from sparsemm.heads.sources import Boxed
+from sparsemm.heads.standing import standing, top_heads
 from sparsemm.models import Views, check_views, image_tokens
 from sparsemm.models.checkpoint import fingerprint, locate
 from sparsemm.models.loading import ANSWERING, Checkpoint, load
 from sparsemm.models.prompts import asked, prepare
 
 MAX_NEW_TOKENS = 1024
+
+
+def check_rule(rule: str) -> None:
+    """Raise InputError for an unknown rule."""
+    if rule not in RULES:
+        raise InputError(f"unknown rule {rule!r}; known: {', '.join(RULES)}")
 
 
 def score_batch(
@@ -78,16 +88,21 @@ def identify(
     ValueError
         Unknown rule; a family without box mapping; no document, or a model that read nothing.
     """
-    if rule not in RULES:
-        raise ValueError(f"unknown rule {rule!r}; known: {', '.join(RULES)}")
+    check_rule(rule)
     if not pages:
         raise ValueError("head identification needs at least one document")
     hits = [held[: len(pages)] for held in progress.load()] if progress else []
     done = sum(map(len, hits))
-    for start in tqdm(range(done, len(pages), batch_size), desc="heads", unit="batch"):
-        hits.append(score_batch(checkpoint, pages[start : start + batch_size], prompt, rule, views))
-        if progress:
-            progress.save(hits)
+    starts = range(done, len(pages), batch_size)
+    before = math.ceil(done / batch_size)
+    with tqdm(desc="heads", unit="batch", initial=before, total=before + len(starts)) as bar:
+        bar.set_postfix_str(standing(hits))
+        for start in starts:
+            hits.append(score_batch(checkpoint, pages[start : start + batch_size], prompt, rule, views))
+            if progress:
+                progress.save(hits)
+            bar.set_postfix_str(standing(hits), refresh=False)
+            bar.update()
     table = np.concatenate(hits)
     if not table.any():
         raise ValueError("no head ever looked at what was read: this model does not read these documents")
@@ -106,19 +121,19 @@ def identify(
 def run(config: dict[str, Any]) -> Path:
     """``sparsemm heads``: identify the heads of ``config["model"]`` and write ``config["output"]``."""
     check_views(config["views"])
-    chosen = {name: config[name] for name in ("seed", "kinds", "tokens")}
-    if config["documents"] is None:
-        pages, facts = generated(config["n"], **chosen)
-    else:
-        pages, facts = from_folder(config["documents"], config["n"])
+    check_rule(config["rule"])
+    if not isinstance(config["batch_size"], int) or config["batch_size"] < 1:
+        raise InputError(f"batch_size must be a positive integer, got {config['batch_size']!r}")
+    output = Path(config["output"])
+    if output.suffix != ".safetensors":
+        raise InputError(f"output must end with .safetensors, got {output.name!r}")
+    chosen = choose(config)
     logging.disable_progress_bar()
     folder = locate(config["model"]["pretrained"])
     checkpoint = load(config["model"])
-    output = Path(config["output"])
     identity = {
         **{name: config[name] for name in ("rule", "views", "batch_size")},
-        **{name: fact for name, fact in facts.items() if name != "seeds"},  # n may be raised later
-        **chosen,
+        **chosen.identity,
         "prompt": config["model"]["ocr_prompt"],
         "dtype": config["model"]["dtype"],
         **{name: config["model"].get(name) for name in ANSWERING},
@@ -127,23 +142,17 @@ def run(config: dict[str, Any]) -> Path:
     progress = Progress(output, identity)
     scores = identify(
         checkpoint,
-        pages,
+        chosen.documents,
         prompt=config["model"]["ocr_prompt"],
         rule=config["rule"],
         views=config["views"],
         batch_size=config["batch_size"],
-        card={"model": config["model"]["name"], "fingerprint": fingerprint(folder), **facts},
+        card={"model": config["model"]["name"], "fingerprint": fingerprint(folder), **chosen.facts},
         progress=progress,
     )
     path = scores.save(output)
     write_statistics(scores, path)
     progress.done()
     top = ", ".join(top_heads(scores.scores, 5))
-    print(f"{path}: {len(pages)} documents; highest heads (layer-head): {top}")
+    print(f"{path}: {len(scores.hits)} documents; highest heads (layer-head): {top}")
     return path
-
-
-def top_heads(scores: np.ndarray, k: int) -> list[str]:
-    """The k heads of highest score as ``layer-head``, highest first."""
-    order = np.argsort(-scores, axis=None, kind="stable")[:k]
-    return [f"{layer}-{head}" for layer, head in zip(*np.unravel_index(order, scores.shape), strict=True)]

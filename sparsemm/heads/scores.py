@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from sparsemm.heads.released import read_released
+from sparsemm.methods.base import ModelShape
+from sparsemm.methods.head_scored import sum_groups
 from sparsemm.recording import write_atomically
 
 SCHEMA_VERSION = 1
@@ -45,6 +48,18 @@ class HeadScores:
     def scores(self) -> np.ndarray:
         """[layers, query heads] float64: mean over the images, not normalised."""
         return self.hits.mean(axis=0, dtype=np.float64)
+
+    def kv_head_scores(self, shape: ModelShape) -> np.ndarray:
+        """Return the scores of KV heads, [layers, Hkv] float64 that sum to 1.
+
+        A KV head's score is the sum over the query heads that share it, as `sparsemm.SparseMM` allocates by.
+
+        Raises
+        ------
+        ValueError
+            If the scores are not of the model's shape.
+        """
+        return sum_groups(torch.from_numpy(self.scores), shape).numpy()
 
     def check_model(self, fingerprint: str) -> None:
         """Refuse a model other than the one that was measured, if the card says which that was.
@@ -96,7 +111,8 @@ class HeadScores:
             raise FileNotFoundError(f"no head scores at {path}")
         try:
             if path.suffix == ".json":
-                return cls._from_released(json.loads(path.read_text(encoding="utf-8")))
+                means = read_released(path.read_text(encoding="utf-8"))
+                return cls(means[None], {"rule": "released"})
             hits = load_file(path).get("hits")
             if hits is None:
                 raise ValueError("it holds no tensor 'hits'")
@@ -104,27 +120,22 @@ class HeadScores:
             if not card_path.exists():
                 raise FileNotFoundError(f"{path} has no card beside it: {card_path.name}")
             card = json.loads(card_path.read_text(encoding="utf-8"))
-            if not isinstance(card, dict):
-                raise ValueError(f"its card {card_path.name} is no JSON object")
+            _check_card(card, card_path.name, hits)
             return cls(hits, card)
         except (SafetensorError, ValueError) as error:
             raise ValueError(f"{path} holds no usable head scores: {error}") from error
 
-    @classmethod
-    def _from_released(cls, table: Any) -> HeadScores:
-        if (
-            not isinstance(table, dict)
-            or not table
-            or not all(re.fullmatch(r"\d+-\d+", key) for key in table)
-        ):
-            raise ValueError(
-                'expected {"layer-head": [numbers], …}; for a file of this package name the .safetensors'
-            )
-        places = {tuple(map(int, key.split("-"))): values for key, values in table.items()}
-        layers, heads = (1 + max(place[axis] for place in places) for axis in (0, 1))
-        if len(places) != layers * heads:
-            raise ValueError(f"{len(places)} heads are no full table of {layers} layers x {heads} heads")
-        # means first: lists may differ in length
-        means = [np.mean(places[layer, head]) for layer in range(layers) for head in range(heads)]
-        hits = np.array(means, dtype=np.float64).reshape(1, layers, heads)
-        return cls(hits, {"rule": "released"})
+
+def _check_card(card: Any, name: str, hits: np.ndarray) -> None:
+    """Refuse a card that is none, is newer than this code, or belongs to other hits."""
+    if not isinstance(card, dict):
+        raise ValueError(f"its card {name} is no JSON object")
+    if card.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
+        raise ValueError(
+            f"its card {name} has schema_version {card['schema_version']}, "
+            f"this sparsemm reads {SCHEMA_VERSION}"
+        )
+    if card.get("shape", list(hits.shape)) != list(hits.shape):
+        raise ValueError(
+            f"its card {name} describes other scores: shape {card['shape']}, the file's is {list(hits.shape)}"
+        )

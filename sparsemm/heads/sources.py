@@ -1,4 +1,4 @@
-"""Documents with boxes for head identification: generated pages, or a folder of the user's own."""
+"""Documents with boxes for head identification: generated pages, running text, a folder of the user's own."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 from PIL import Image, UnidentifiedImageError
 
 from sparsemm.configs import InputError
-from sparsemm.documents import KINDS, VERSION, Word, make_page
+from sparsemm.documents import KINDS, RUNNING_VERSION, VERSION, Word, make_page, make_running_page
+from sparsemm.documents.prose import load_prose
+from sparsemm.documents.running import SMALLEST
 
 BOXES = "boxes.json"
 """In a folder of documents: ``{"a.png": [{"text": "TOTAL", "box": [left, top, right, bottom]}, …], …}``."""
@@ -89,6 +91,54 @@ def generated(
         "documents_version": VERSION,
     }
     return pages, facts
+
+
+class RunningPages(Sequence[Boxed]):
+    """Pages of running text, drawn when they are asked for: a thousand at once would not fit the memory."""
+
+    def __init__(self, seeds: range, size: tuple[int, int]) -> None:
+        self._seeds, self._size = seeds, size
+
+    def __len__(self) -> int:
+        return len(self._seeds)
+
+    @overload
+    def __getitem__(self, index: int) -> Boxed: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Boxed]: ...
+    def __getitem__(self, index: int | slice) -> Boxed | list[Boxed]:
+        if isinstance(index, slice):
+            return [make_running_page(seed, size=self._size) for seed in self._seeds[index]]
+        return make_running_page(self._seeds[index], size=self._size)
+
+
+def running(n: int, *, seed: int, size: Sequence[int]) -> tuple[Sequence[Boxed], dict[str, Any]]:
+    """Return `n` pages of running text of one size (width, height in pixels), and what a card says of them.
+
+    Raises
+    ------
+    InputError
+        The size is not two numbers of pixels, or too small; or the file of the text is not installed.
+    """
+    if not isinstance(size, Sequence) or len(size) != 2 or not all(isinstance(side, int) for side in size):
+        raise InputError(f"size must be [width, height] in pixels, got {size}")
+    if min(size) < SMALLEST:
+        raise InputError(
+            f"size: a page of running text has at least {SMALLEST} pixels to a side, got {list(size)}"
+        )
+    try:
+        text = load_prose().facts
+    except FileNotFoundError as error:
+        raise InputError(str(error)) from error
+    first = FIRST_SEED + seed
+    facts = {
+        "documents": "running",
+        "seeds": [first, first + n - 1],
+        "size": list(size),
+        "running_version": RUNNING_VERSION,
+        **text,
+    }
+    return RunningPages(range(first, first + n), (size[0], size[1])), facts
 
 
 def from_folder(folder: str | Path, n: int) -> tuple[Sequence[Boxed], dict[str, Any]]:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from sparsemm.configs import InputError, read
-from sparsemm.documents import make_page
+from sparsemm.documents import make_page, make_running_page
 from sparsemm.heads import HeadScores
+from sparsemm.heads.chosen import choose
 from sparsemm.heads.identify import run
 from sparsemm.heads.sources import FIRST_SEED, from_folder
 from tests.heads.test_probe import OPTIONS
@@ -75,3 +76,65 @@ def test_a_picture_that_is_none_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("no picture")
     with pytest.raises(InputError, match=r"a\.png cannot be read: it is no picture"):
         _ = scan.image
+
+
+def test_running_text_is_drawn_when_it_is_asked_for() -> None:
+    chosen = choose({**OPTIONS, "documents": "running", "size": [256, 192], "n": 1000, "seed": 4})
+    assert len(chosen.documents) == 1000
+    [one, two] = chosen.documents[7:9]
+    assert one.image.size == (256, 192)
+    assert two.text == chosen.documents[8].text == make_running_page(FIRST_SEED + 12, size=(256, 192)).text
+    assert chosen.facts["seeds"] == [FIRST_SEED + 4, FIRST_SEED + 1003]
+    assert set(chosen.facts["text"]) == {"file", "version", "sha256"}
+    assert choose({**OPTIONS, "documents": "running", "size": [256, 192], "n": 9, "seed": 4}).identity == (
+        chosen.identity
+    )
+    assert choose({**OPTIONS, "documents": "running", "size": [256, 208], "n": 9, "seed": 4}).identity != (
+        chosen.identity
+    )
+
+
+def test_the_default_is_what_it_was() -> None:
+    """Pages of the same seeds, the same card, and a half-done run of before is gone on with."""
+    chosen = choose({**OPTIONS, "n": 2, "tokens": 48})
+    assert [document.text for document in chosen.documents] == [
+        make_page(FIRST_SEED + index, kind=kind, tokens=48).text
+        for index, kind in enumerate(("form", "receipt"))
+    ]
+    assert chosen.identity == {
+        "kinds": ["form", "receipt", "table"],
+        "tokens": 48,
+        "documents_version": 2,
+        "seed": 0,
+    }
+    assert chosen.facts == {
+        "seeds": [FIRST_SEED, FIRST_SEED + 1],
+        "kinds": ["form", "receipt"],
+        "tokens": [48],
+        "documents_version": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"documents": "runing"}, "documents=runing: there is no such folder or file; did you mean running?"),
+        ({"documents": None}, "known: pages, running, synthdog, or a folder or .parquet file"),
+        ({"documents": "running", "size": [640]}, r"size must be \[width, height\] in pixels, got \[640\]"),
+        ({"documents": "running", "size": [640, "a"]}, "size must be"),
+        ({"documents": "running", "size": [640, 64]}, "at least 128 pixels to a side, got"),
+        ({"n": 0}, "n must be a positive integer, got 0"),
+        ({"rule": "best"}, "unknown rule 'best'; known: paper, aligned"),
+        ({"batch_size": 0}, "batch_size must be a positive integer, got 0"),
+        ({"output": "heads.json"}, "output must end with .safetensors, got 'heads.json'"),
+    ],
+)
+def test_wrong_options_are_refused_before_the_model_is_loaded(options: dict[str, Any], message: str) -> None:
+    model = {**read("model", "tiny"), "pretrained": "never_looked_for"}
+    with pytest.raises(InputError, match=message):
+        run({**OPTIONS, "model": model, "output": "heads.safetensors", **options})
+
+
+def test_a_folder_with_nothing_in_it_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there is no boxes\.json in it, and no \.parquet"):
+        choose({**OPTIONS, "documents": str(tmp_path)})
