@@ -160,12 +160,12 @@ class SparseMMChat(lmms):
         return [GenerationResult("") if pads else next(answered) for pads in padding]
 
     def _answer(self, requests: Sequence[Instance]) -> list[GenerationResult]:
+        _check_settings(requests)
         documents = [
             Document.of(request, self.task_dict[task][split], self.max_new_tokens)
             for request in requests
             for *_, task, split in [arguments(request)]
         ]
-        _say_what_is_not_heeded(requests)
         responses: list[Response] = []
         with tqdm(total=len(requests), desc="sparsemm", disable=self.rank != 0) as bar:
             for batch in in_batches(documents, self.batch_size):
@@ -200,10 +200,22 @@ class SparseMMChat(lmms):
         raise InputError("sparsemm answers single prompts; tasks of several rounds cannot run")
 
 
-def _say_what_is_not_heeded(requests: Sequence[Instance]) -> None:
-    """Warn of generation settings, of a task or ``--gen_kwargs``, that change nothing here."""
-    settings = {
-        name for request in requests for name, value in arguments(request)[2].items() if value is not None
-    }
-    if unheeded := sorted(settings - HEEDED):
+def _check_settings(requests: Sequence[Instance]) -> None:
+    """Refuse a temperature, and warn of generation settings that change nothing.
+
+    Also beside a task's ``do_sample: false``, which stays when ``--gen_kwargs temperature=0.7`` is given.
+    """
+    settings = [
+        (name, value)
+        for request in requests
+        for name, value in arguments(request)[2].items()
+        if value is not None
+    ]
+    for name, value in settings:
+        if name == "temperature" and value != 0:
+            raise InputError(
+                f"sparsemm decodes greedily, and the task or --gen_kwargs asks for a temperature of {value}; "
+                "--gen_kwargs do_sample=False,temperature=0 takes its place"
+            )
+    if unheeded := sorted({name for name, _ in settings} - HEEDED):
         logger.warning(f"generation settings that sparsemm does not heed: {', '.join(unheeded)}")
