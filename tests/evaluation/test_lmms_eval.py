@@ -1,4 +1,4 @@
-"""lmms-eval's own command line: the sweep's scores, several processes, and how it ends when a thing is wrong."""
+"""lmms-eval's own command line: the sweep's scores, several processes, and how it ends when a run fails."""
 
 import json
 import os
