@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from accelerate import Accelerator
 from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
 from loguru import logger
 from tqdm import tqdm
 
-from sparsemm.configs import InputError, names, nearest, read
+from sparsemm.configs import InputError, names, read
+from sparsemm.evaluation.exit_codes import exit_codes
 from sparsemm.evaluation.generation import generate
-from sparsemm.evaluation.methods import build_method
+from sparsemm.evaluation.model_arguments import method_by_name, own_device, parse, positive
 from sparsemm.evaluation.requests import Document, arguments, in_batches
 from sparsemm.evaluation.responses import Response
 from sparsemm.methods import KVMethod
@@ -26,13 +29,16 @@ OWN_FIGURES = ("realised_budget", "evicted_tokens", "prefill_s", "decode_s", "kv
 DEFAULT_WINDOW = 32
 """Observation window of a checkpoint that no file of ``eval_configs/model`` describes."""
 
+HEEDED = {"max_new_tokens", "until", "do_sample", "temperature", "num_beams", "top_p", "top_k"}
+"""Generation settings that are followed, or refused, or mean nothing to greedy decoding."""
+
 
 @dataclass
 class RequestFigures(TokenCounts):
     """What was counted for one request; lmms-eval writes it into the samples log.
 
     ``input_tokens`` counts the prompt without padding, ``output_tokens`` what was generated with the end
-    token; the other names are those of `Response`.
+    token; the other names are those of `Response`, whose bytes and seconds are shares of a batch's.
     """
 
     realised_budget: float = 0.0
@@ -67,26 +73,28 @@ class SparseMMChat(lmms):
     method : str, default "fullkv"
         Name of a file in ``eval_configs/method``, the source of the method's parameters.
     budget : int or float, optional
-        Entries kept per (layer, KV head), window included; FullKV needs none.
+        Entries kept per (layer, KV head), window included: tokens, or a share of the prompt in (0, 1].
+        FullKV needs none.
     head_scores : path, optional
-        Head scores for the methods that use them.
+        Head scores for the methods that use them; default: the model's.
     window : int, optional
         Observation window; default: the model's, else 32.
     dtype : str, optional
-        Default: the model's, else ``auto``.
+        ``float32``, ``bfloat16``, ``float16`` or ``auto``; default: the model's, else ``auto``.
     device : str, optional
-        Default: ``cuda`` where there is one, else ``cpu``.
+        Default: ``cuda`` where there is one, else ``cpu``; among several processes, each one's own.
     batch_size : int, default 1
         Requests per batch, in document order.
     max_new_tokens : int, optional
-        In place of the task's own limit.
+        In place of the task's own limit, and of that in ``--gen_kwargs``.
     **method_parameters
         Parameters of the method in place of those in its file, such as ``ratio=0.2``.
 
     Raises
     ------
     InputError
-        Unknown names, with the nearest known ones.
+        Unknown names, with the nearest known ones, and values that cannot be used. lmms-eval's command line
+        ends with exit code 2 then; see `exit_codes`.
     """
 
     is_simple = False
@@ -105,23 +113,54 @@ class SparseMMChat(lmms):
         **method_parameters: Any,
     ) -> None:
         super().__init__()
+        pretrained = str(pretrained)  # lmms-eval reads a folder's name of digits as a number
         described = read("model", pretrained) if pretrained in names("model") else {"pretrained": pretrained}
         folder: Path = locate(described["pretrained"])
-        self.method: KVMethod = _method_by_name(
+        self.method: KVMethod = method_by_name(
             method,
             method_parameters,
+            [*inspect.signature(SparseMMChat.__init__).parameters][1:-1],
             budget=budget,
-            window=window or described.get("window", DEFAULT_WINDOW),
+            window=described.get("window", DEFAULT_WINDOW) if window is None else window,
             head_scores=head_scores or described.get("head_scores"),
             fingerprint=fingerprint(folder),
         )
         self.batch_size = positive("batch_size", batch_size)
         self.max_new_tokens = None if max_new_tokens is None else positive("max_new_tokens", max_new_tokens)
-        self.checkpoint = load(described | ({"dtype": dtype} if dtype else {}), device)
+        self.accelerator = Accelerator()  # the one of lmms-eval's command line, where that runs
+        self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
+        place = own_device(self.accelerator, device)
+        self.checkpoint = load(described | ({"dtype": dtype} if dtype else {}), place)
         self.device = self.checkpoint.device
 
+    @classmethod
+    @exit_codes()
+    def create_from_arg_string(
+        cls, arg_string: str, additional_config: dict[str, Any] | None = None
+    ) -> SparseMMChat:
+        """Make the model from ``--model_args`` and, in `additional_config`, lmms-eval's own options.
+
+        Values that are quoted, for the commas in them, lose their quotes.
+        """
+        options = {name: value for name, value in (additional_config or {}).items() if value is not None}
+        given = parse(arg_string)
+        for name in given.keys() & options.keys():
+            raise InputError(f"{name} is not for --model_args: lmms-eval's own option is --{name}")
+        return cls(**given, **options)
+
+    @exit_codes()
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
-        """Answer requests in document order, in batches with fixed boundaries and equal settings."""
+        """Answer requests in the order given, in batches with fixed boundaries and equal settings.
+
+        lmms-eval pads the shorter shares of its processes with copies of requests, for models whose processes
+        compute together. Ours do not: a copy gets an empty text, which lmms-eval throws away.
+        """
+        padding = [bool(request.metadata.get("__padding_only__")) for request in requests]
+        answered = iter(self._answer([one for one, pads in zip(requests, padding, strict=True) if not pads]))
+        return [GenerationResult("") if pads else next(answered) for pads in padding]
+
+    def _answer(self, requests: Sequence[Instance]) -> list[GenerationResult]:
+        _check_settings(requests)
         documents = [
             Document.of(request, self.task_dict[task][split], self.max_new_tokens)
             for request in requests
@@ -134,11 +173,11 @@ class SparseMMChat(lmms):
                     self.checkpoint,
                     [document.conversation() for document in batch],
                     self.method,
-                    max_new_tokens=batch[0].settings.max_new_tokens,
+                    max_new_tokens=positive("max_new_tokens", batch[0].settings.max_new_tokens),
                     until=batch[0].settings.until,
                 )
                 bar.update(len(batch))
-        if self.method.evicts and not any(response.evicted_tokens for response in responses):
+        if responses and self.method.evicts and not any(response.evicted_tokens for response in responses):
             logger.warning(
                 f"{self.method.name} at budget {self.method.budget} evicted nothing from any of "
                 f"{len(responses)} prompts: the result is FullKV's"
@@ -148,31 +187,35 @@ class SparseMMChat(lmms):
     def clean(self) -> None:
         """Keep the model: lmms-eval calls this after a run, to make room for judges on the same device."""
 
+    @exit_codes()
     def loglikelihood(self, requests: list[Instance]) -> NoReturn:
         """Refuse: a compressed prompt has no likelihood of a continuation that it did not generate."""
         raise InputError(
             "sparsemm generates; tasks that compare likelihoods (multiple_choice, loglikelihood) cannot run"
         )
 
+    @exit_codes()
     def generate_until_multi_round(self, requests: list[Instance]) -> NoReturn:
         """Refuse: tasks of several rounds are not supported."""
         raise InputError("sparsemm answers single prompts; tasks of several rounds cannot run")
 
 
-def _method_by_name(name: str, changes: dict[str, Any], **values: Any) -> KVMethod:
-    """The method of a file in ``eval_configs/method`` with some parameters changed."""
-    parameters = read("method", name)
-    arguments = [*inspect.signature(SparseMMChat.__init__).parameters][1:-1]
-    for change in changes:
-        if change not in parameters:
+def _check_settings(requests: Sequence[Instance]) -> None:
+    """Refuse a temperature, and warn of generation settings that change nothing.
+
+    Also beside a task's ``do_sample: false``, which stays when ``--gen_kwargs temperature=0.7`` is given.
+    """
+    settings = [
+        (name, value)
+        for request in requests
+        for name, value in arguments(request)[2].items()
+        if value is not None
+    ]
+    for name, value in settings:
+        if name == "temperature" and value != 0:
             raise InputError(
-                f"unknown argument {change!r}; {nearest(change, [*arguments, *list(parameters)[1:]])}"
+                f"sparsemm decodes greedily, and the task or --gen_kwargs asks for a temperature of {value}; "
+                "--gen_kwargs do_sample=False,temperature=0 takes its place"
             )
-    return build_method({**parameters, **changes}, **values)
-
-
-def positive(name: str, value: int | str) -> int:
-    """Return a positive integer given as such or as a text, or raise `InputError`."""
-    if not str(value).isdigit() or int(value) < 1:
-        raise InputError(f"{name} must be a positive integer, got {value!r}")
-    return int(value)
+    if unheeded := sorted({name for name, _ in settings} - HEEDED):
+        logger.warning(f"generation settings that sparsemm does not heed: {', '.join(unheeded)}")

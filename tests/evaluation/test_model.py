@@ -1,15 +1,22 @@
 """The registered model, as lmms-eval sees it."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from lmms_eval.api.instance import Instance
+import torch
+from lmms_eval.api.instance import GenerationResult, Instance
 from lmms_eval.models import get_model
 from loguru import logger
 
 from sparsemm.configs import InputError
 from sparsemm.documents import make_page
 from sparsemm.evaluation.model import SparseMMChat
+from sparsemm.evaluation.model_arguments import own_device
 from sparsemm.evaluation.requests import Document, in_batches, refuse_sampling
 from sparsemm.tiny import OCR_PROMPT
 
@@ -52,6 +59,27 @@ def test_arguments_come_from_the_string_of_the_command_line(untrained, untrained
     assert str(chat.checkpoint.dtype) == "torch.bfloat16"
 
 
+def test_quotes_are_for_commas(tmp_path, untrained):
+    (folder := tmp_path / "a, b").symlink_to(untrained)
+    string = f"pretrained='{folder}',method=\"snapkv\",budget='16',window=8,dtype=auto"
+    chat = SparseMMChat.create_from_arg_string(string, {"batch_size": 1, "device": "cpu"})
+    assert (chat.method.name, chat.method.budget) == ("snapkv", 16)
+
+
+@pytest.mark.parametrize(
+    ("string", "message"),
+    [
+        ("tiny", "--model_args are NAME=VALUE,NAME=VALUE, got 'tiny'"),
+        ("pretrained=tiny,batch_size=4", "batch_size is not for --model_args: lmms-eval's own option is --b"),
+        ("pretrained=7", "no model '7'"),
+        ("method=random,budget=32,seed=[0,1]", r"seed must be an integer from 0 on, got '\[0,1\]'"),
+    ],
+)
+def test_wrong_strings_give_one_line(string, message):
+    with pytest.raises(InputError, match=message):
+        SparseMMChat.create_from_arg_string(string, {"batch_size": 1, "max_batch_size": None})
+
+
 def test_batches_hold_one_set_of_settings_and_keep_the_order(chat):
     short, long = {"max_new_tokens": 4}, {"max_new_tokens": 12}
     settings = [long, long, long, short, short]
@@ -72,17 +100,70 @@ def test_own_limit_and_stop_strings_of_the_task(chat, untrained):
     assert answer(other, [{"max_new_tokens": 12}] * 2) == answer(chat, [{"max_new_tokens": 4}] * 2)
 
 
-@pytest.mark.parametrize(("budget", "warned"), [(16, False), (4096, True)])
-def test_says_once_when_nothing_was_compressed(untrained, budget, warned):
-    chat = SparseMMChat(str(untrained), method="snapkv", budget=budget, window=8, device="cpu")
-    logger.enable("sparsemm.evaluation.model")
+@contextmanager
+def warnings() -> Iterator[list[str]]:
+    """What is warned of inside."""
     lines: list[str] = []
     sink = logger.add(lambda message: lines.append(str(message)), level="WARNING")
     try:
-        answer(chat, [{"max_new_tokens": 2}] * 3)
+        yield lines
     finally:
         logger.remove(sink)
+
+
+@pytest.mark.parametrize(("budget", "warned"), [(16, False), (4096, True)])
+def test_says_once_when_nothing_was_compressed(untrained, budget, warned):
+    chat = SparseMMChat(str(untrained), method="snapkv", budget=budget, window=8, device="cpu")
+    with warnings() as lines:
+        answer(chat, [{"max_new_tokens": 2}] * 3)
     assert len([line for line in lines if "evicted nothing" in line]) == warned
+
+
+def test_requests_that_only_pad_are_not_answered(chat):
+    chat.task_dict["pages"] = {"test": range(len(PAGES))}
+    given = requests([{"max_new_tokens": 4}] * 3)
+    for padding in (given[1], given[2]):
+        padding.metadata = {**padding.metadata, "__padding_only__": True}
+    first, *padded = chat.generate_until(given)
+    assert first.text == answer(chat, [{"max_new_tokens": 4}])[0] != ""
+    assert padded == [GenerationResult(""), GenerationResult("")]
+    with warnings() as lines:
+        assert chat.generate_until(given[1:]) == padded
+    assert not lines
+
+
+def test_generation_settings_that_change_nothing_are_named(chat):
+    with warnings() as lines:
+        answer(chat, [{"max_new_tokens": 2, "repetition_penalty": 1.5, "top_p": None, "num_beams": 1}] * 3)
+    assert [line.split(" - ")[-1].strip() for line in lines] == [
+        "generation settings that sparsemm does not heed: repetition_penalty"
+    ]
+
+
+def test_each_of_several_processes_has_its_own_device():
+    def of(count: int, device: str, asked: str | None) -> str | None:
+        accelerator: Any = SimpleNamespace(num_processes=count, device=torch.device(device))
+        return own_device(accelerator, asked)
+
+    assert [of(1, "cuda", asked) for asked in (None, "cpu", "cuda:1")] == [None, "cpu", "cuda:1"]
+    assert [of(2, "cuda:1", asked) for asked in (None, "cuda", "cuda:1")] == ["cuda:1"] * 3
+    assert of(2, "cpu", "cpu") == "cpu"
+    for asked in ("cuda:0", "cpu"):
+        with pytest.raises(InputError, match="accelerate gives cuda:1 to this process, one of 2"):
+            of(2, "cuda:1", asked)
+
+
+def test_warns_where_accelerate_started_one_process_for_several(chat, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with warnings() as lines:
+        own_device(chat.accelerator, None)
+    assert "torch.distributed.run" in lines[0]
+    monkeypatch.delenv("MASTER_ADDR")  # as after accelerate launch --num_processes 1
+    with warnings() as lines:
+        own_device(chat.accelerator, None)
+    assert not lines
 
 
 @pytest.mark.parametrize(
@@ -98,10 +179,15 @@ def test_says_once_when_nothing_was_compressed(untrained, budget, warned):
         ({"method": "fullkv", "dtype": "float8"}, "unknown dtype 'float8'"),
         ({"method": "fullkv", "device": "tpu"}, "device 'tpu' cannot be used"),
         ({"method": "fullkv", "batch_size": 0}, "batch_size must be a positive integer"),
+        ({"method": "fullkv", "batch_size": "auto"}, "batch_size must be a positive integer, got 'auto'"),
+        ({"method": "snapkv", "budget": 1.5}, r"method snapkv: a float budget is a share"),
+        ({"method": "snapkv", "budget": "many"}, "method snapkv: budget must be an int"),
+        ({"method": "snapkv", "budget": 64, "window": 0}, "window must be a positive integer"),
+        ({"method": "snapkv", "budget": 64, "_target_": "x"}, "unknown argument '_target_'"),
     ],
 )
 def test_wrong_arguments_give_one_line(untrained, arguments, message):
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(InputError, match=message) as error:
         SparseMMChat(str(untrained), **arguments)
     assert "\n" not in str(error.value)
 
@@ -115,10 +201,32 @@ def test_unknown_checkpoints_name_the_near_ones(tmp_path):
 
 def test_only_greedy_generation(chat):
     refuse_sampling({"temperature": 0, "do_sample": False, "num_beams": 1, "top_p": 1.0})
-    for settings in ({"do_sample": True}, {"temperature": 0.7}, {"num_beams": 4}):
+    for settings in (
+        {"do_sample": True},
+        {"temperature": 0.7},
+        {"num_beams": 4},
+        {"temperature": 0.7, "do_sample": False},
+    ):
         with pytest.raises(InputError, match="greedily"):
             answer(chat, [settings])
+    for wrong in ("few", 2.5):
+        with pytest.raises(InputError, match="max_new_tokens must be a positive integer"):
+            answer(chat, [{"max_new_tokens": wrong}])
     with pytest.raises(InputError, match="likelihood"):
         chat.loglikelihood([])
     with pytest.raises(InputError, match="several rounds"):
         chat.generate_until_multi_round([])
+
+
+def test_the_guide_has_the_arguments_of_the_docstring():
+    guide = (Path(__file__).parents[2] / "docs/lmms-eval.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| `([^`]+)` \| ([^|]*) \| (.*) \|$", guide.split("## Arguments")[1].split("\n## ")[0], re.M
+    )
+    text = (SparseMMChat.__doc__ or "").split("----------\n", 1)[1].split("\n\n")[0]
+    described = re.findall(r"^    (\S.*?)(?: : (.*))?\n((?:        .*\n?)+)", text, re.M)
+    assert len(described) == 10
+    assert rows == [
+        (name, kind.replace('"', "`"), " ".join(lines.replace("``", "`").split()))
+        for name, kind, lines in described
+    ]
