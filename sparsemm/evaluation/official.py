@@ -17,6 +17,7 @@ from typing import Any
 
 from sparsemm.configs import InputError, nearest
 from sparsemm.evaluation import official_data
+from sparsemm.evaluation.captions import cider
 from sparsemm.evaluation.task_files import share_found
 
 Options = Mapping[str, Any]
@@ -39,6 +40,10 @@ class Benchmark:
         Whether its code asks the hub with a login, though the data are public.
     aggregation : callable, optional
         In the place of the task's own.
+    resampled : bool
+        Whether intervals may come from calls of the task's aggregation on documents that are drawn again.
+    per_document : callable, optional
+        From the documents' inputs to the task's aggregation to scores of their own, whose mean is the score.
     """
 
     yaml: str
@@ -46,6 +51,8 @@ class Benchmark:
     java: bool = False
     login: bool = False
     aggregation: Callable[..., float] | None = None
+    resampled: bool = True
+    per_document: Callable[[list[Any]], list[float]] | None = None
 
 
 BENCHMARKS: Mapping[str, Benchmark] = {
@@ -59,11 +66,12 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "textvqa_val": Benchmark("textvqa/textvqa_val.yaml", ("image", "question", "question_id", "answers")),
     "chartqa": Benchmark("chartqa/chartqa.yaml", ("image", "question", "answer", "type")),
     "textcaps_val": Benchmark(
-        "textcaps/textcaps_val.yaml", ("image", "image_id", "caption_str"), java=True
+        "textcaps/textcaps_val.yaml", ("image", "image_id", "caption_str"), java=True, per_document=cider
     ),
     "mmbench_en_dev_static": Benchmark(
         "mmbench/mmbench_en_dev_static.yaml",
         ("image", "index", "question", "hint", "answer", *"ABCD", "category", "L2-category", "source", "split"),
+        resampled=False,  # the index says which rotations are of one question: no copy may get another one
     ),
     # Its process_docs joins a second dataset of images; local files hold the image in the document.
     "gqa": Benchmark("gqa/gqa.yaml", ("image", "question", "answer"), login=True),

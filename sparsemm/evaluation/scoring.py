@@ -158,15 +158,14 @@ def read_results(results: Mapping[str, Any] | None, task: str, metric: str) -> S
         "score": [_number(sample.get(metric)) for sample in logged],
     }
     aggregation = _aggregation(results["configs"][task]["metric_list"], metric)
-    if aggregation is not None:
-        try:
-            samples["aggregated"] = [_json_value(sample[metric]) for sample in logged]
-        except (
-            KeyError,
-            TypeError,
-            ValueError,
-            AttributeError,
-        ):  # nothing that a file can hold: no intervals
+    benchmark = BENCHMARKS.get(task)
+    if aggregation is not None and benchmark is not None and benchmark.per_document is not None:
+        samples["score"] = benchmark.per_document([sample[metric] for sample in logged])
+        aggregation = None
+    if aggregation is not None and (benchmark is None or benchmark.resampled):
+        try:  # None: a document without this metric, such as MME's of cognition
+            samples["aggregated"] = [_json_value(sample.get(metric)) for sample in logged]
+        except (TypeError, ValueError, AttributeError):  # nothing that a file can hold: no intervals
             aggregation = None
     return Scored(float(given[metric]), aggregation, samples)
 
