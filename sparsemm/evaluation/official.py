@@ -122,8 +122,9 @@ def settings(task: str, options: Options) -> dict[str, Any]:
 def identity(task: str, options: Options) -> dict[str, Any]:
     """What an official task's documents, questions and scores depend on; independent of the data's place."""
     config = settings(task, options)
-    where = {name: config.pop(name, None) for name in ("dataset_path", "dataset_name", "dataset_kwargs")}
-    data: Any = {**where, "dataset_kwargs": None, "revision": options.get("revision")}
+    del config["dataset_kwargs"]
+    data: Any = {name: config.pop(name, None) for name in ("dataset_path", "dataset_name")}
+    data["revision"] = options.get("revision")
     if options.get("data_files"):
         data = official_data.digest(local_files(task, options, config["test_split"]))
     named = json.dumps(config, sort_keys=True, default=lambda held: f"{held.__module__}.{held.__qualname__}")

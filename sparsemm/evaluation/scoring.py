@@ -153,7 +153,7 @@ def read_results(results: Mapping[str, Any] | None, task: str, metric: str) -> S
         raise InputError(f"the task {task} has no metric {metric!r}; {nearest(metric, known)}")
     samples: dict[str, list[Any]] = {
         "doc_id": [sample["doc_id"] for sample in logged],
-        "response": [sample["filtered_resps"][0] for sample in logged],
+        "response": [sample["resps"][0][0] for sample in logged],  # as given: a filter may shorten it
         "target": [json.dumps(sample["target"], ensure_ascii=False) for sample in logged],
         "score": [_number(sample.get(metric)) for sample in logged],
     }

@@ -153,6 +153,7 @@ def _mme(n: int, page: Page) -> Row:
     category = ["code_reasoning", "OCR", "count"][n // 2 % 3]
     answer = ["Yes", "No"][n % 2]
     return {
+        "asked": f"Is this number {n}?",
         "question_id": f"{category}/{n // 2:04}.png",
         "question": f"Is this number {n}? Please answer yes or no.",
         "answer": answer,
