@@ -149,6 +149,8 @@ def read_results(results: Mapping[str, Any] | None, task: str, metric: str) -> S
     values = results["results"][task]
     given = {key.split(",")[0]: value for key, value in values.items() if "," in key}  # metric,filter
     if not isinstance(given.get(metric), Real):
+        if task in BENCHMARKS:  # the task has it, as its settings were read; MME's documents are of two kinds
+            raise InputError(f"none of the {len(logged)} documents of {task} counts for the metric {metric}")
         known = sorted(name for name in given if "_stderr" not in name)
         raise InputError(f"the task {task} has no metric {metric!r}; {nearest(metric, known)}")
     samples: dict[str, list[Any]] = {
