@@ -89,8 +89,11 @@ def what_is_missing(config: Mapping[str, Any]) -> Missing:
             java.append(task)
         if options.get("data_files"):
             official.local_files(task, options)
-        elif not official_data.is_cached(*(where := official.source(task))):
-            data[task] = where[0]
+            continue
+        path, name = official.source(task)
+        # What was prepared here does not say of which revision it is.
+        if options.get("revision") or not official_data.is_cached(path, name):
+            data[task] = path
     return Missing(
         model["name"],
         None if _is_here(model["pretrained"]) else model["pretrained"],

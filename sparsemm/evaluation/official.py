@@ -1,4 +1,4 @@
-"""The official benchmarks: lmms-eval's own task code and settings, on the hub's data or on local parquet files.
+"""The official benchmarks: lmms-eval's own task code and settings, on the hub's data or on local files.
 
 Three things are changed, and nothing else: where the data come from, that only the metric that counts is
 computed (no files for submission, no other metrics of captions), and how ocrbench's samples become a score.
@@ -70,7 +70,18 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     ),
     "mmbench_en_dev_static": Benchmark(
         "mmbench/mmbench_en_dev_static.yaml",
-        ("image", "index", "question", "hint", "answer", *"ABCD", "category", "L2-category", "source", "split"),
+        (
+            "image",
+            "index",
+            "question",
+            "hint",
+            "answer",
+            *"ABCD",
+            "category",
+            "L2-category",
+            "source",
+            "split",
+        ),
         resampled=False,  # the index says which rotations are of one question: no copy may get another one
     ),
     # Its process_docs joins a second dataset of images; local files hold the image in the document.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import re
 from collections.abc import Sequence
@@ -36,8 +35,8 @@ def locate(task: str, given: Any, split: str) -> list[Path]:
             if not found:
                 splits = ", ".join(sorted(set(shards.values())))
                 raise InputError(f"{option}: {path} holds the split {splits}, but {task} needs {split}")
-    else:
-        found = [Path(name) for name in sorted(glob.glob(str(path)))] or [path]
+    else:  # where nothing matches, the check of the file says that it is not there
+        found = [path] if path.exists() else sorted(path.parent.glob(path.name)) or [path]
     if not found:
         raise InputError(f"{option}: there is no parquet file in {path}")
     return [file.absolute() for file in found]
@@ -85,19 +84,17 @@ def digest(files: Sequence[Path]) -> str:
 
 
 def is_cached(path: str, name: str | None) -> bool:
-    """Whether a dataset was prepared on this machine; nothing is asked of the hub."""
-    from datasets.load import CachedDatasetModuleFactory
+    """Whether `datasets` has prepared a dataset on this machine; nothing is asked of the hub."""
+    from datasets.naming import camelcase_to_snakecase
     from lmms_eval.api.task import _resolve_hf_datasets_cache_dir
     from loguru import logger
 
     logger.disable("lmms_eval")  # it says on what kind of disk the folder is
-    folder = _resolve_hf_datasets_cache_dir()
+    folder = Path(_resolve_hf_datasets_cache_dir())
     logger.enable("lmms_eval")
-    try:
-        CachedDatasetModuleFactory(path, cache_dir=folder).get_module()
-    except FileNotFoundError:
-        return False
-    return bool(list(Path(folder, path.replace("/", "___")).glob(f"{name or '*'}/*/*/dataset_info.json")))
+    owner, dataset = path.split("/")
+    prepared = folder / f"{owner}___{camelcase_to_snakecase(dataset)}"
+    return any(prepared.glob(f"{name or '*'}/*/*/dataset_info.json"))
 
 
 def refusal(path: str, revision: str | None) -> str | None:

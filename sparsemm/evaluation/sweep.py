@@ -117,9 +117,7 @@ def _load(cells: Sequence[Cell], config: Mapping[str, Any]) -> tuple[Checkpoint,
     logging.disable_progress_bar()
     limit, given = config["limit"], config["tasks"]
     names = dict.fromkeys(cell.task for cell in cells)
-    documents = {
-        name: load_documents(name, limit, config["max_new_tokens"], given[name]) for name in names
-    }
+    documents = {name: load_documents(name, limit, config["max_new_tokens"], given[name]) for name in names}
     for name, posed in documents.items():
         rehearse([document.doc_id for document in posed], name, limit, given[name])
     return load(config["model"], device_of(config["device"])), documents
@@ -192,9 +190,7 @@ def _score(
     failed: dict[tuple[str, int], str] = {}
     for number, cell in enumerate(cells, start=1):
         responses = store.responses(cell.run, cell.key, cell.task)
-        row, samples = measure(
-            cell, responses, config["limit"], checkpoint, config["tasks"][cell.task]
-        )
+        row, samples = measure(cell, responses, config["limit"], checkpoint, config["tasks"][cell.task])
         write_cell(folder, cell.id, cell.group, row, samples)
         untouched = cell.method.evicts and row["n_uncompressed"] == row["n"]
         console.print(

@@ -1,4 +1,4 @@
-"""Rendered documents in the official benchmarks' schemas, with an answer that is right and one that is wrong."""
+"""Rendered documents in the official benchmarks' schemas, each with a right and a wrong answer."""
 
 from __future__ import annotations
 

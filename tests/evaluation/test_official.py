@@ -1,4 +1,4 @@
-"""Every official benchmark end to end: documents, prompts, the sweep, lmms-eval's own scoring; only the text is given."""
+"""Every official benchmark end to end: documents, prompts, the sweep, lmms-eval's scores; texts are given."""
 
 import io
 import json
@@ -54,7 +54,9 @@ def answering(rows: list[dict[str, Any]]) -> Any:
         ]
         return found
 
-    def answer(_: Any, conversations: Sequence[Any], methods: Sequence[Any], **__: Any) -> list[list[Response]]:
+    def answer(
+        _: Any, conversations: Sequence[Any], methods: Sequence[Any], **__: Any
+    ) -> list[list[Response]]:
         chosen = ["right" if isinstance(method, FullKV) else "wrong" for method in methods]
         return [
             [
@@ -135,7 +137,9 @@ def test_ocrbench_is_the_share_of_the_documents_there_are_and_does_not_accumulat
 def test_mmbench_counts_a_question_only_if_all_its_rotations_are_right(tmp_path):
     file = write("mmbench_en_dev_static", tmp_path / "data.parquet")
     right = [row["right"] for row in rows_of("mmbench_en_dev_static")]
-    assert scored("mmbench_en_dev_static", file, [*right[:3], "D", *right[4:]]).value == pytest.approx(200 / 3)
+    assert scored("mmbench_en_dev_static", file, [*right[:3], "D", *right[4:]]).value == pytest.approx(
+        200 / 3
+    )
 
 
 def test_mmes_two_metrics_are_of_different_documents(tmp_path):
@@ -165,7 +169,9 @@ def test_local_data_may_lie_in_parts(kind, tmp_path):
     for part in range(2):
         write("docvqa_val", folder / f"validation-0000{part}-of-00002.parquet", rows[3 * part :][:3])
     write("docvqa_val", folder / "test-00000-of-00001.parquet", rows[:1])
-    given = {"folder": folder, "pattern": folder / "validation-*.parquet", "as pandas writes it": folder}[kind]
+    given = {"folder": folder, "pattern": folder / "validation-*.parquet", "as pandas writes it": folder}[
+        kind
+    ]
     if kind == "as pandas writes it":
         for file in folder.iterdir():
             pq.write_table(pq.read_table(file).replace_schema_metadata(None), file)

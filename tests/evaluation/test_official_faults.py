@@ -204,7 +204,9 @@ def test_a_plan_needs_neither_model_nor_data(capfd):
         assert f"{task}: 25 cells\n" in said.err
         assert f"or tasks.{task}.data_files=FILE" in said.err
     assert "missing: the model Qwen/Qwen2-VL-7B-Instruct is not on this machine" in said.err
-    assert "missing: head scores of qwen2_vl_7b, for sparsemm, were not measured yet: sparsemm heads" in said.err
+    assert (
+        "missing: head scores of qwen2_vl_7b, for sparsemm, were not measured yet: sparsemm heads" in said.err
+    )
     assert "125 cells; nothing was run (plan=true)" in said.err
     assert nothing_written()
 
@@ -234,7 +236,7 @@ def test_data_that_were_prepared_before_need_no_hub(tmp_path, monkeypatch):
         "parquet", data_files={"test": str(write("chartqa", tmp_path / "a.parquet"))}, cache_dir=str(folder)
     )
     (info,) = folder.glob("parquet/*/*/*/dataset_info.json")
-    place = folder / "lmms-lab-encoder___ChartQA" / "default" / "0.0.0" / "0123456789abcdef"
+    place = folder / "lmms-lab-encoder___chart_qa" / "default" / "0.0.0" / "0123456789abcdef"
     place.parent.mkdir(parents=True)
     shutil.copytree(info.parent, place)
     for file in place.glob("parquet-*.arrow"):
