@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -15,7 +16,7 @@ from PIL import Image
 
 from sparsemm import cli
 from sparsemm.configs import read
-from sparsemm.evaluation import respond, tasks
+from sparsemm.evaluation import official, respond, tasks
 from sparsemm.evaluation.generation import image_key
 from sparsemm.evaluation.official import BENCHMARKS
 from sparsemm.evaluation.requests import Settings, load_documents
@@ -202,3 +203,30 @@ def test_identity_is_of_the_content_not_the_place(tmp_path):
         "dataset_name": None,
         "revision": "0a1b",
     }
+
+
+def test_the_files_of_the_documentation_are_what_lmms_eval_reads(tmp_path):
+    """Local data on lmms-eval's own command line: a group of the official names with other places of data."""
+    from lmms_eval.tasks import TaskManager, get_task_dict
+
+    text = (Path(__file__).parents[2] / "docs/benchmarks.md").read_text(encoding="utf-8")
+    (written,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    for task, file in (("docvqa_val", "docvqa.parquet"), ("gqa", "gqa.parquet")):
+        assert f"/data/{file}" in written
+        written = written.replace(f"/data/{file}", str(write(task, tmp_path / file)))
+    (tmp_path / "local_data.yaml").write_text(written)
+    manager = TaskManager("ERROR", include_path=str(tmp_path), model_name="sparsemm")
+    ((_, made),) = get_task_dict(["local_data"], manager, "chat").items()
+    assert {name: len(task.test_docs()) for name, task in made.items()} == {"docvqa_val": 6, "gqa": 6}
+
+
+def test_the_documentation_names_every_benchmark_as_it_is():
+    text = (Path(__file__).parents[2] / "docs/benchmarks.md").read_text(encoding="utf-8")
+    for task, benchmark in BENCHMARKS.items():
+        settings = official.settings(task, read("task", task))
+        dataset = ", ".join(filter(None, official.source(task)))
+        (row,) = re.findall(rf"\| `{task}` \| [\d,]+ \| `(\w+)`[^|]* \| [\d,]+ \| (.*) \| (\w+) \|", text)
+        assert row == (read("task", task)["metric"], dataset, settings["test_split"])
+        (columns,) = re.findall(rf"\| `{task}` \| (`.*)\|\n", text)
+        named = re.findall("`(.*?)`", columns.replace("`A` to `D`", "`A` `B` `C` `D`"))
+        assert ("image", *named) == benchmark.columns
