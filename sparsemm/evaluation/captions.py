@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sparsemm.evaluation.aggregation import quiet
+
 
 def cider(inputs: Sequence[Mapping[str, Any]]) -> list[float]:
     """CIDEr of each document, by pycocoevalcap (arXiv 1411.5726), as lmms-eval's textcaps calls it.
@@ -25,5 +27,6 @@ def cider(inputs: Sequence[Mapping[str, Any]]) -> list[float]:
         number: [{"caption": text} for text in given["answer"]] for number, given in enumerate(inputs)
     }
     captions = {number: [{"caption": given["pred"]}] for number, given in enumerate(inputs)}
-    _, scores = Cider().compute_score(tokenizer.tokenize(references), tokenizer.tokenize(captions))
+    with quiet():  # the tokenizer, a program of its own, tells how fast it was
+        _, scores = Cider().compute_score(tokenizer.tokenize(references), tokenizer.tokenize(captions))
     return [float(score) for score in scores]

@@ -10,7 +10,7 @@ import functools
 import importlib.util
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,9 @@ class Benchmark:
         In the place of the task's own.
     resampled : bool
         Whether intervals may come from calls of the task's aggregation on documents that are drawn again.
-    per_document : callable, optional
-        From the documents' inputs to the task's aggregation to scores of their own, whose mean is the score.
+    per_document : mapping
+        By metric, what makes scores of their own, whose mean is the score, from the documents' inputs to the
+        task's aggregation.
     """
 
     yaml: str
@@ -52,7 +53,7 @@ class Benchmark:
     login: bool = False
     aggregation: Callable[..., float] | None = None
     resampled: bool = True
-    per_document: Callable[[list[Any]], list[float]] | None = None
+    per_document: Mapping[str, Callable[[list[Any]], list[float]]] = field(default_factory=dict)
 
 
 BENCHMARKS: Mapping[str, Benchmark] = {
@@ -66,7 +67,11 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "textvqa_val": Benchmark("textvqa/textvqa_val.yaml", ("image", "question", "question_id", "answers")),
     "chartqa": Benchmark("chartqa/chartqa.yaml", ("image", "question", "answer", "type")),
     "textcaps_val": Benchmark(
-        "textcaps/textcaps_val.yaml", ("image", "image_id", "caption_str"), java=True, per_document=cider
+        "textcaps/textcaps_val.yaml",
+        ("image", "image_id", "caption_str"),
+        java=True,
+        resampled=False,  # three Java programs a call
+        per_document={"textcaps_CIDEr": cider},
     ),
     "mmbench_en_dev_static": Benchmark(
         "mmbench/mmbench_en_dev_static.yaml",

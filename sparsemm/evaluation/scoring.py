@@ -18,6 +18,7 @@ from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.tasks import TaskManager
 
 from sparsemm.configs import InputError, nearest
+from sparsemm.evaluation import aggregation
 from sparsemm.evaluation.aggregation import cli_args, name_of
 from sparsemm.evaluation.official import BENCHMARKS, build
 from sparsemm.evaluation.requests import arguments, quiet
@@ -108,7 +109,9 @@ def score(
     ValueError
         If lmms-eval ends without an error and without a result, or the task has no such metric.
     """
-    with quiet(task), _alone(), tempfile.TemporaryDirectory() as folder:
+    java = task in BENCHMARKS and BENCHMARKS[task].java
+    programs = aggregation.quiet() if java else contextlib.nullcontext()
+    with quiet(task), programs, _alone(), tempfile.TemporaryDirectory() as folder:
         manager = TaskManager(
             "ERROR", include_path=str(include_path()), include_defaults=False, model_name="sparsemm"
         )
@@ -159,17 +162,17 @@ def read_results(results: Mapping[str, Any] | None, task: str, metric: str) -> S
         "target": [json.dumps(sample["target"], ensure_ascii=False) for sample in logged],
         "score": [_number(sample.get(metric)) for sample in logged],
     }
-    aggregation = _aggregation(results["configs"][task]["metric_list"], metric)
+    named = _aggregation(results["configs"][task]["metric_list"], metric)
     benchmark = BENCHMARKS.get(task)
-    if aggregation is not None and benchmark is not None and benchmark.per_document is not None:
-        samples["score"] = benchmark.per_document([sample[metric] for sample in logged])
-        aggregation = None
-    if aggregation is not None and (benchmark is None or benchmark.resampled):
+    if benchmark is not None and metric in benchmark.per_document:
+        samples["score"] = benchmark.per_document[metric]([sample[metric] for sample in logged])
+        named = None
+    if named is not None and (benchmark is None or benchmark.resampled):
         try:  # None: a document without this metric, such as MME's of cognition
             samples["aggregated"] = [_json_value(sample.get(metric)) for sample in logged]
         except (TypeError, ValueError, AttributeError):  # nothing that a file can hold: no intervals
-            aggregation = None
-    return Scored(float(given[metric]), aggregation, samples)
+            named = None
+    return Scored(float(given[metric]), named, samples)
 
 
 def _aggregation(metrics: Sequence[Mapping[str, Any]], metric: str) -> str | None:
