@@ -70,7 +70,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "textcaps/textcaps_val.yaml",
         ("image", "image_id", "caption_str"),
         java=True,
-        resampled=False,  # three Java programs a call
+        resampled=False,  # each call of its functions starts three Java programs
         per_document={"textcaps_CIDEr": cider},
     ),
     "mmbench_en_dev_static": Benchmark(
