@@ -7,12 +7,18 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from sparsemm.configs import names, read, shipped, summary
+from sparsemm.evaluation import official
 from sparsemm.evaluation.methods import build_method
+from sparsemm.evaluation.official import BENCHMARKS
 from sparsemm.evaluation.sweep import plan
 from sparsemm.evaluation.tasks import TASK_FILES
 from tests.composing import composed
 
 METHODS = names("method")
+GROUPS = {
+    "paper_ocr": ["docvqa_val", "ocrbench", "textvqa_val", "chartqa", "textcaps_val"],
+    "paper_general": ["mmbench_en_dev_static", "gqa", "vqav2_val", "mme", "ai2d"],
+}
 
 
 def test_the_tree_holds_every_method_of_the_design():
@@ -21,7 +27,7 @@ def test_the_tree_holds_every_method_of_the_design():
         *("sparsemm_layer_mean", "sparsemm_shuffled", "sparsemm_flat"),
         *("pyramidkv_released", "adakv_released", "sparsemm_released"),
     }
-    assert set(names("task")) == set(TASK_FILES)
+    assert set(names("task")) == {*TASK_FILES, *BENCHMARKS, *GROUPS}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -72,11 +78,30 @@ def test_models(model):
     assert composed("heads", f"model={model}")["output"] == f"results/head_scores/{model}.safetensors"
 
 
-@pytest.mark.parametrize("task", names("task"))
-def test_tasks(task):
+@pytest.mark.parametrize("task", TASK_FILES)
+def test_local_tasks(task):
     config = composed("sweep", f"task=[{task}]")
     assert list(config["tasks"]) == [task]
     assert f"metric: {config['tasks'][task]['metric']}\n" in TASK_FILES[task]
+
+
+@pytest.mark.parametrize("task", BENCHMARKS)
+def test_official_tasks(task):
+    config = composed("sweep", f"task=[{task}]", f"tasks.{task}.data_files=data.parquet")
+    assert list(config["tasks"]) == [task]
+    options = config["tasks"][task]
+    assert set(options) == {"metric", "data_files", "revision"}
+    settings = official.settings(task, {**options, "data_files": None})
+    assert [entry["metric"] for entry in settings["metric_list"]] == [options["metric"]]
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_groups_of_tasks(group):
+    assert list(composed("sweep", f"task={group}")["tasks"]) == GROUPS[group]
+    config = composed("sweep", f"task=[{group},tiny_docvqa,{GROUPS[group][0]}]")
+    assert list(config["tasks"]) == [*GROUPS[group], "tiny_docvqa"]
+    assert "task" not in config
+    assert summary("task", group).startswith(f"Group: {', '.join(GROUPS[group])}")
 
 
 @pytest.mark.parametrize("experiment", names("experiment"))
@@ -91,7 +116,7 @@ def test_experiments(experiment):
         assert methods == set(names("method"))
     else:
         assert methods == {"fullkv", "streaming_llm", "snapkv", "pyramidkv", "adakv", "sparsemm", "random"}
-    assert set(config["tasks"]) == set(names("task"))
+    assert set(config["tasks"]) == set(TASK_FILES)
     full = [cell for cell in cells if cell.method_name == "fullkv"]
     assert len(full) == len(config["tasks"])  # one a task, however many budgets
     lines = sum(seeds.get(method, 1) for method in methods - {"fullkv"})

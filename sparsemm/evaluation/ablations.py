@@ -46,16 +46,27 @@ def expand_ablations(config: Mapping[str, Any], fingerprint: str | None) -> list
     if not ablations:
         return [None]
     found: list[NamedAblation | None] = []
-    given = config["fraction"]
-    fractions = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
-    if not fractions:
-        raise InputError("no fraction of heads given (fraction=[0,0.1])")
-    for fraction in fractions:
+    for fraction in fractions(config):
         if fraction == 0 and not isinstance(fraction, bool):
             found.append(None)
             continue
         found += _named(config, ablations, fraction, fingerprint)
     return found
+
+
+def fractions(config: Mapping[str, Any]) -> list[Any]:
+    """A share of heads or a list of them, as a list.
+
+    Raises
+    ------
+    InputError
+        For an empty list.
+    """
+    given = config["fraction"]
+    values = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    if not values:
+        raise InputError("no fraction of heads given (fraction=[0,0.1])")
+    return values
 
 
 def _named(

@@ -13,7 +13,11 @@ from sparsemm.models.loading import Checkpoint, device_name
 
 
 def measure(
-    cell: Cell, responses: Mapping[int, Response], limit: int | None, checkpoint: Checkpoint
+    cell: Cell,
+    responses: Mapping[int, Response],
+    limit: int | None,
+    checkpoint: Checkpoint,
+    options: Mapping[str, Any],
 ) -> tuple[dict[str, Any], dict[str, list[Any]]]:
     """Score a cell.
 
@@ -26,6 +30,8 @@ def measure(
         The sweep's.
     checkpoint : Checkpoint
         What answered.
+    options : mapping
+        The task's file of ``eval_configs/task``.
 
     Returns
     -------
@@ -35,7 +41,7 @@ def measure(
         Columns of its file, in document order; failed documents count as empty texts.
     """
     texts = {doc_id: response.text for doc_id, response in responses.items()}
-    scored = score(texts, cell.task, cell.metric, limit)
+    scored = score(texts, cell.task, cell.metric, limit, options)
     given = [responses[doc_id] for doc_id in scored.samples["doc_id"]]
     answered = [response for response in given if response.error is None]
     n = len(answered)

@@ -16,6 +16,7 @@ from sparsemm.configs import InputError
 from sparsemm.evaluation import tasks
 from sparsemm.evaluation.cells import Cell, expand
 from sparsemm.evaluation.memory import SHARE, document_bytes, free_memory, row_bytes, rows_that_fit
+from sparsemm.evaluation.missing import require
 from sparsemm.evaluation.processes import device_of
 from sparsemm.methods.head_scored import HeadScored
 from sparsemm.models.checkpoint import fingerprint, locate
@@ -26,13 +27,13 @@ if TYPE_CHECKING:
     from sparsemm.evaluation.requests import Document
 
 
-def plan(config: Mapping[str, Any]) -> list[Cell]:
-    """All cells of a configuration, checked, FullKV's first: the others are compared with it.
+def check_options(config: Mapping[str, Any]) -> None:
+    """Look whether a sweep's own options can be meant.
 
     Raises
     ------
-    InputError, ValueError
-        Wrong options, found before anything runs.
+    InputError
+        The first that cannot.
     """
     if not config.get("tasks") or not config.get("methods"):  # Hydra drops an empty list's key
         raise InputError("nothing to do: give at least one task and one method")
@@ -53,6 +54,18 @@ def plan(config: Mapping[str, Any]) -> list[Cell]:
         raise InputError(f"output must name a folder, got {config['output']!r}")
     if not isinstance(config["plan"], bool):
         raise InputError(f"plan must be true or false, got {config['plan']!r}")
+
+
+def plan(config: Mapping[str, Any]) -> list[Cell]:
+    """All cells of a configuration, checked, FullKV's first: the others are compared with it.
+
+    Raises
+    ------
+    InputError, ValueError
+        Wrong options, or something that is missing, found before anything runs.
+    """
+    check_options(config)
+    require(config)
     model = config["model"]
     checkpoint = locate(model["pretrained"])
     model_identity = {
@@ -61,7 +74,7 @@ def plan(config: Mapping[str, Any]) -> list[Cell]:
         "attention": "sparsemm",
         **{name: model[name] for name in ANSWERING if model.get(name)},
     }
-    task_identities = {name: tasks.identity(name) for name in config["tasks"]}
+    task_identities = {name: tasks.identity(name, given) for name, given in config["tasks"].items()}
     cells = expand(config, model_identity=model_identity, task_identities=task_identities)
     _check_shapes(cells, checkpoint)
     return sorted(cells, key=lambda cell: cell.method.evicts)
@@ -133,7 +146,7 @@ def print_plan(
     for group in by_run(cells):
         task = group[0].task
         open_cells = [cell for cell in missing if cell.run == group[0].run]
-        documents = load_documents(task, config["limit"], config["max_new_tokens"])
+        documents = load_documents(task, config["limit"], config["max_new_tokens"], config["tasks"][task])
         held = [answered(Path(config["output"]), cell.run, cell.key, task) for cell in open_cells]
         asked = [one for one in documents if any(one.doc_id not in ids for ids in held)]
         batches = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -12,8 +12,10 @@ from typing import Any
 from lmms_eval.api.instance import Instance
 from lmms_eval.protocol import ChatMessages
 from lmms_eval.tasks import TaskManager, get_task_dict
+from loguru import logger
 
 from sparsemm.configs import InputError
+from sparsemm.evaluation.official import BENCHMARKS, build
 from sparsemm.evaluation.tasks import check_data, include_path
 
 DEFAULT_NEW_TOKENS = 128
@@ -83,8 +85,9 @@ def _batched(documents: Iterator[Document], size: int) -> Iterator[list[Document
 
 @contextmanager
 def quiet(task: str) -> Iterator[None]:
-    """Hold back lmms-eval's progress bars, and say in one line if it, or the task's own code, fails."""
+    """Hold back lmms-eval's progress bars and logs; say in one line if it, or the task's own code, fails."""
     held = io.StringIO()
+    logger.disable("lmms_eval")
     try:
         with redirect_stderr(held), redirect_stdout(held):
             yield
@@ -96,10 +99,17 @@ def quiet(task: str) -> Iterator[None]:
             f"lmms-eval failed at the task {task}: {type(cause).__name__}: {cause} "
             "(HYDRA_FULL_ERROR=1 shows where)"
         ) from cause
+    finally:
+        logger.enable("lmms_eval")
 
 
-def load_documents(task: str, limit: int | None, max_new_tokens: int | None = None) -> list[Document]:
-    """The first documents of a local task, in order, as lmms-eval builds its requests.
+def load_documents(
+    task: str,
+    limit: int | None,
+    max_new_tokens: int | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> list[Document]:
+    """The first documents of a task, in order, as lmms-eval builds its requests.
 
     Parameters
     ----------
@@ -108,18 +118,18 @@ def load_documents(task: str, limit: int | None, max_new_tokens: int | None = No
         Documents; None: all.
     max_new_tokens : int, optional
         In the place of the task's own.
+    options : mapping, optional
+        The task's file of ``eval_configs/task``; official tasks need it.
 
     Raises
     ------
     InputError
         If the task has no documents, its data are damaged, or its requests are not to generate a text.
     """
-    check_data(task)
+    if task not in BENCHMARKS:
+        check_data(task)
     with quiet(task):
-        manager = TaskManager(
-            "ERROR", include_path=str(include_path()), include_defaults=False, model_name="sparsemm"
-        )
-        loaded: Any = get_task_dict([task], manager, "chat")[task]
+        loaded: Any = build(task, options or {}) if task in BENCHMARKS else _local(task)
         loaded.build_all_requests(limit=limit, rank=0, world_size=1)
     requests: Sequence[Instance] = loaded.instances
     if not requests:
@@ -128,6 +138,14 @@ def load_documents(task: str, limit: int | None, max_new_tokens: int | None = No
         raise InputError(f"the task {task} does not ask for one generated text for each document")
     found = [Document.of(one, loaded.dataset[arguments(one)[5]], max_new_tokens) for one in requests]
     return sorted(found, key=lambda document: document.doc_id)
+
+
+def _local(task: str) -> Any:
+    """A new task object of lmms-eval for a local task."""
+    manager = TaskManager(
+        "ERROR", include_path=str(include_path()), include_defaults=False, model_name="sparsemm"
+    )
+    return get_task_dict([task], manager, "chat")[task]
 
 
 def refuse_sampling(settings: dict[str, Any]) -> None:

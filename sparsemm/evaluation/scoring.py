@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NoReturn
@@ -18,7 +18,9 @@ from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.tasks import TaskManager
 
 from sparsemm.configs import InputError, nearest
+from sparsemm.evaluation import aggregation
 from sparsemm.evaluation.aggregation import cli_args, name_of
+from sparsemm.evaluation.official import BENCHMARKS, build
 from sparsemm.evaluation.requests import arguments, quiet
 from sparsemm.evaluation.tasks import include_path
 
@@ -81,7 +83,13 @@ class RecordedModel(lmms):
     generate_until_multi_round = loglikelihood
 
 
-def score(texts: Mapping[int, str], task: str, metric: str, limit: int | None) -> Scored:
+def score(
+    texts: Mapping[int, str],
+    task: str,
+    metric: str,
+    limit: int | None,
+    options: Mapping[str, Any] | None = None,
+) -> Scored:
     """Score texts by a task's own code.
 
     Parameters
@@ -89,24 +97,28 @@ def score(texts: Mapping[int, str], task: str, metric: str, limit: int | None) -
     texts : mapping
         The model's text for each document, by ``doc_id``.
     task : str
-        Name of a local task.
     metric : str
         The task's metric that counts.
     limit : int or None
         Use the first documents only.
+    options : mapping, optional
+        The task's file of ``eval_configs/task``; official tasks need it.
 
     Raises
     ------
     ValueError
         If lmms-eval ends without an error and without a result, or the task has no such metric.
     """
-    with quiet(task), _alone(), tempfile.TemporaryDirectory() as folder:
+    java = task in BENCHMARKS and BENCHMARKS[task].java
+    programs = aggregation.quiet() if java else contextlib.nullcontext()
+    with quiet(task), programs, _alone(), tempfile.TemporaryDirectory() as folder:
         manager = TaskManager(
             "ERROR", include_path=str(include_path()), include_defaults=False, model_name="sparsemm"
         )
         results = simple_evaluate(
             RecordedModel(texts),
-            tasks=[task],  # by name: a new task object each time, since some tasks accumulate over calls
+            # A new task object each time, since some tasks accumulate over calls; a name gives one too.
+            tasks=[build(task, {**(options or {}), "metric": metric}) if task in BENCHMARKS else task],
             task_manager=manager,
             limit=limit,
             bootstrap_iters=0,
@@ -117,33 +129,50 @@ def score(texts: Mapping[int, str], task: str, metric: str, limit: int | None) -
     return read_results(results, task, metric)
 
 
+def rehearse(documents: Iterable[int], task: str, limit: int | None, options: Mapping[str, Any]) -> None:
+    """Score empty answers of an official task: what its code cannot score is found before a model is loaded.
+
+    For example an answer that is missing, or a limit that cuts one of MME's pairs, or holds none of its
+    documents of perception.
+
+    Raises
+    ------
+    InputError
+        As `score`.
+    """
+    if task in BENCHMARKS:
+        score(dict.fromkeys(documents, ""), task, options["metric"], limit, options)
+
+
 def read_results(results: Mapping[str, Any] | None, task: str, metric: str) -> Scored:
     """The score and the samples of one task in what lmms-eval returned (None where it failed quietly)."""
     logged = sorted((results or {}).get("samples", {}).get(task, ()), key=lambda sample: sample["doc_id"])
     if not results or task not in results.get("results", {}) or not logged:
         raise ValueError(f"lmms-eval gave no result for {task}")
     values = results["results"][task]
-    if not isinstance(values.get(f"{metric},none"), Real):
-        known = sorted({key.split(",")[0] for key in values if key.endswith(",none")})
+    given = {key.split(",")[0]: value for key, value in values.items() if "," in key}  # metric,filter
+    if not isinstance(given.get(metric), Real):
+        if task in BENCHMARKS:  # the task has it, as its settings were read; MME's documents are of two kinds
+            raise InputError(f"none of the {len(logged)} documents of {task} counts for the metric {metric}")
+        known = sorted(name for name in given if "_stderr" not in name)
         raise InputError(f"the task {task} has no metric {metric!r}; {nearest(metric, known)}")
     samples: dict[str, list[Any]] = {
         "doc_id": [sample["doc_id"] for sample in logged],
-        "response": [sample["filtered_resps"][0] for sample in logged],
+        "response": [sample["resps"][0][0] for sample in logged],  # as given: a filter may shorten it
         "target": [json.dumps(sample["target"], ensure_ascii=False) for sample in logged],
         "score": [_number(sample.get(metric)) for sample in logged],
     }
-    aggregation = _aggregation(results["configs"][task]["metric_list"], metric)
-    if aggregation is not None:
-        try:
-            samples["aggregated"] = [_json_value(sample[metric]) for sample in logged]
-        except (
-            KeyError,
-            TypeError,
-            ValueError,
-            AttributeError,
-        ):  # nothing that a file can hold: no intervals
-            aggregation = None
-    return Scored(float(values[f"{metric},none"]), aggregation, samples)
+    named = _aggregation(results["configs"][task]["metric_list"], metric)
+    benchmark = BENCHMARKS.get(task)
+    if benchmark is not None and metric in benchmark.per_document:
+        samples["score"] = benchmark.per_document[metric]([sample[metric] for sample in logged])
+        named = None
+    if named is not None and (benchmark is None or benchmark.resampled):
+        try:  # None: a document without this metric, such as MME's of cognition
+            samples["aggregated"] = [_json_value(sample.get(metric)) for sample in logged]
+        except (TypeError, ValueError, AttributeError):  # nothing that a file can hold: no intervals
+            named = None
+    return Scored(float(given[metric]), named, samples)
 
 
 def _aggregation(metrics: Sequence[Mapping[str, Any]], metric: str) -> str | None:

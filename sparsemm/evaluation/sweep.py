@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from sparsemm.evaluation.cells import Cell
-from sparsemm.evaluation.planning import by_run, plan, print_plan, rows_in_memory
+from sparsemm.evaluation.missing import print_missing, what_is_missing
+from sparsemm.evaluation.planning import by_run, check_options, plan, print_plan, rows_in_memory
 from sparsemm.evaluation.processes import Processes, device_of, processes
 from sparsemm.evaluation.results import check_folder, derive_tables, is_finished, write_cell, write_run
 from sparsemm.evaluation.store import PlannedCell, ResponseStore
@@ -68,6 +69,10 @@ def run(config: Mapping[str, Any]) -> Outcome:
     """
     import pandas as pd
 
+    check_options(config)
+    if config["plan"] and (lacking := what_is_missing(config)):
+        print_missing(config, lacking, Console(stderr=True, highlight=False, soft_wrap=True))
+        return Outcome([], Path(config["output"]), pd.DataFrame())
     cells = plan(config)
     folder = Path(config["output"])
     if not config["plan"]:
@@ -97,23 +102,25 @@ def run(config: Mapping[str, Any]) -> Outcome:
             stack.close()  # lmms-eval would wait for the other processes too
             if together.rank > 0:
                 return nothing
-            failed = _score(missing, store, config["limit"], checkpoint, folder, console)
+            failed = _score(missing, store, config, checkpoint, folder, console)
     return Outcome(cells, folder, derive_tables(folder, groups), failed)
 
 
 def _load(cells: Sequence[Cell], config: Mapping[str, Any]) -> tuple[Checkpoint, dict[str, list[Document]]]:
-    """The model, and each task's documents."""
+    """The model, and each task's documents: these first, since their faults are found in seconds."""
     from transformers.utils import logging
 
     from sparsemm.evaluation.requests import load_documents
+    from sparsemm.evaluation.scoring import rehearse
     from sparsemm.models.loading import load
 
     logging.disable_progress_bar()
-    checkpoint = load(config["model"], device_of(config["device"]))
+    limit, given = config["limit"], config["tasks"]
     names = dict.fromkeys(cell.task for cell in cells)
-    return checkpoint, {
-        name: load_documents(name, config["limit"], config["max_new_tokens"]) for name in names
-    }
+    documents = {name: load_documents(name, limit, config["max_new_tokens"], given[name]) for name in names}
+    for name, posed in documents.items():
+        rehearse([document.doc_id for document in posed], name, limit, given[name])
+    return load(config["model"], device_of(config["device"])), documents
 
 
 def _planned(cell: Cell, documents: int) -> PlannedCell:
@@ -170,7 +177,7 @@ def _answer(
 def _score(
     cells: Sequence[Cell],
     store: ResponseStore,
-    limit: int | None,
+    config: Mapping[str, Any],
     checkpoint: Checkpoint,
     folder: Path,
     console: Console,
@@ -181,7 +188,7 @@ def _score(
     failed: dict[tuple[str, int], str] = {}
     for number, cell in enumerate(cells, start=1):
         responses = store.responses(cell.run, cell.key, cell.task)
-        row, samples = measure(cell, responses, limit, checkpoint)
+        row, samples = measure(cell, responses, config["limit"], checkpoint, config["tasks"][cell.task])
         write_cell(folder, cell.id, cell.group, row, samples)
         untouched = cell.method.evicts and row["n_uncompressed"] == row["n"]
         console.print(

@@ -15,6 +15,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ import yaml
 from sparsemm.configs import InputError
 from sparsemm.documents import VERSION
 from sparsemm.documents.drawn import SIZES
+from sparsemm.evaluation import official
 from sparsemm.evaluation.local_documents import DOCUMENTS, FACTS, TASKS, documents
 from sparsemm.evaluation.task_files import TASK_FILES
 
@@ -40,8 +42,17 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sparsemm"
 
 
-def identity(task: str) -> dict[str, Any]:
-    """What a task's documents, questions and scores depend on."""
+def identity(task: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What a task's documents, questions and scores depend on.
+
+    Parameters
+    ----------
+    task : str
+    options : mapping, optional
+        Its file of ``eval_configs/task``; official tasks need it.
+    """
+    if task in official.BENCHMARKS:
+        return official.identity(task, options or {})
     config = yaml.load(TASK_FILES[task].replace("!function ", ""), yaml.SafeLoader)
     return {
         "task": config,

@@ -175,6 +175,7 @@ def _resampled_corpus(
                 copy_of(document, copy)
                 for document, cluster in enumerate(clusters)
                 for copy in range(times[cluster])
+                if documents[document] != "null"  # it has no part in this metric
             ]
             return aggregation.call(make(), json.loads(f"[{','.join(chosen)}]"), folder)
 

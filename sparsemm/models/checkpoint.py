@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from sparsemm.configs import InputError, names, nearest, shipped
 
@@ -65,13 +66,22 @@ def fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     weights = {path for pattern in WEIGHTS for path in folder.glob(pattern)}
     for path in sorted(weights | {path for pattern in FILES for path in folder.glob(pattern)}):
-        size = path.stat().st_size
-        digest.update(f"{path.name}:{size}:".encode())
-        with path.open("rb") as file:
-            if size <= WHOLE:
-                digest.update(file.read())
-                continue
-            for block in range(BLOCKS):
-                file.seek(block * (size - WHOLE // BLOCKS) // (BLOCKS - 1))
-                digest.update(file.read(WHOLE // BLOCKS))
+        digest.update(f"{path.name}:".encode())
+        sample(digest, path)
     return digest.hexdigest()[:16]
+
+
+def sample(digest: Any, path: Path) -> None:
+    """Add a file's size and content to a hash of hashlib: all of it, or even blocks of a large one.
+
+    The last block is that of the file's end, where a parquet file describes all of its parts.
+    """
+    size = path.stat().st_size
+    digest.update(f"{size}:".encode())
+    with path.open("rb") as file:
+        if size <= WHOLE:
+            digest.update(file.read())
+            return
+        for block in range(BLOCKS):
+            file.seek(block * (size - WHOLE // BLOCKS) // (BLOCKS - 1))
+            digest.update(file.read(WHOLE // BLOCKS))

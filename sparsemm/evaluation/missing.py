@@ -1,0 +1,194 @@
+"""What a sweep needs and this machine lacks: model, data, head scores, Java."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from rich.console import Console
+
+from sparsemm.configs import InputError
+from sparsemm.evaluation import official, official_data
+from sparsemm.evaluation.ablations import fractions
+from sparsemm.evaluation.cells import budgets, hash_of, own_parameters, prompts
+from sparsemm.evaluation.methods import build_method, one_a_seed
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What is not on this machine.
+
+    Attributes
+    ----------
+    name : str
+        Of the model's configuration.
+    model : str or None
+        The checkpoint's name on the hub.
+    data : dict
+        Official tasks without data here: name -> dataset on the hub.
+    head_scores : tuple of str
+        Methods and ablations that need head scores, where the model has none.
+    java : tuple of str
+        Tasks that are scored with Java, where there is none.
+    """
+
+    name: str
+    model: str | None
+    data: Mapping[str, str]
+    head_scores: tuple[str, ...]
+    java: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """One line for each thing: what it is, and how it comes here."""
+        found = []
+        if self.model:
+            found.append(
+                f"the model {self.model} is not on this machine: it is downloaded from the hub, "
+                "or model.pretrained=FOLDER"
+            )
+        found += [
+            f"the dataset {path} is not on this machine: it is downloaded from the hub, "
+            f"or tasks.{task}.data_files=FILE"
+            for task, path in self.data.items()
+        ]
+        return found + self.unobtainable()
+
+    def unobtainable(self) -> list[str]:
+        """Those of the lines that no hub helps with."""
+        found = []
+        if self.head_scores:
+            found.append(
+                f"head scores of {self.name}, for {' and '.join(self.head_scores)}, were not measured yet: "
+                f"sparsemm heads model={self.name}, then model.head_scores=FILE"
+            )
+        if self.java:
+            found.append(f"{' and '.join(self.java)}: scoring needs Java, and there is no `java` on the PATH")
+        return found
+
+    def __bool__(self) -> bool:
+        return bool(self.lines())
+
+
+def what_is_missing(config: Mapping[str, Any]) -> Missing:
+    """Look what a sweep's configuration needs and this machine lacks; nothing is asked of the hub.
+
+    Raises
+    ------
+    InputError
+        Local files of a task that cannot be used.
+    """
+    model, data, java = config["model"], {}, []
+    for task, options in config["tasks"].items():
+        if task not in official.BENCHMARKS:
+            continue
+        if official.BENCHMARKS[task].java and shutil.which("java") is None:
+            java.append(task)
+        if options.get("data_files"):
+            official.local_files(task, options)
+            continue
+        path, name = official.source(task)
+        # What was prepared here does not say of which revision it is.
+        if options.get("revision") or not official_data.is_cached(path, name):
+            data[task] = path
+    return Missing(
+        model["name"],
+        None if _is_here(model["pretrained"]) else model["pretrained"],
+        data,
+        tuple(
+            name
+            for group in ("methods", "ablations")
+            for name, parameters in (config.get(group) or {}).items()
+            if _lacks_scores(parameters, model)
+        ),
+        tuple(java),
+    )
+
+
+def require(config: Mapping[str, Any]) -> None:
+    """Stop in one line where a sweep cannot run: before anything is loaded, or downloaded.
+
+    Raises
+    ------
+    InputError
+        What is missing and does not come from the hub, or that the hub cannot be reached or refuses.
+    """
+    lacking = what_is_missing(config)
+    found = lacking.unobtainable()
+    for task, path in lacking.data.items():
+        reason = official_data.refusal(path, config["tasks"][task].get("revision"))
+        if reason is None and official.BENCHMARKS[task].login and not official_data.logged_in():
+            reason = f"the code of {task} wants a login to the hub (`hf auth login`)"
+        if reason is not None:
+            found.insert(0, _to_local_files(reason, lacking))
+            break
+    if found:
+        raise InputError("; ".join(found))
+
+
+def _to_local_files(reason: str, lacking: Missing) -> str:
+    options = [f"tasks.{task}.data_files=FILE" for task in lacking.data]
+    if lacking.model:
+        options.insert(0, "model.pretrained=FOLDER")
+    return f"{reason}; not on this machine, and can be given: {' '.join(options)}"
+
+
+def _is_here(pretrained: str) -> bool:
+    """Whether a checkpoint is on this machine; names that are none are refused when it is located."""
+    if pretrained == "tiny" or Path(pretrained).exists() or pretrained.count("/") != 1:
+        return True
+    if pretrained.startswith((".", "/", "~")):
+        return True
+    try:
+        snapshot_download(pretrained, local_files_only=True)
+    except Exception:  # it raises many kinds: nothing is cached, or not all
+        return False
+    return True
+
+
+def _lacks_scores(parameters: Mapping[str, Any], model: Mapping[str, Any]) -> bool:
+    if "head_scores" not in (field.name for field in fields(resolve_name(parameters["_target_"]))):
+        return False
+    return not (parameters.get("head_scores") or model.get("head_scores"))
+
+
+def print_missing(config: Mapping[str, Any], lacking: Missing, console: Console) -> None:
+    """Print a plan where something is missing: each task's number of cells, and what is missing.
+
+    Which cells are finished cannot be said: their identities depend on what is not here.
+
+    Raises
+    ------
+    InputError, ValueError
+        Wrong parameters of a method.
+    """
+    cells = count_cells(config)
+    for task in config["tasks"]:
+        console.print(f"{task}: {cells} cells")
+    for line in lacking.lines():
+        console.print(f"missing: {line}")
+    console.print(f"{cells * len(config['tasks'])} cells; nothing was run (plan=true)")
+
+
+def count_cells(config: Mapping[str, Any]) -> int:
+    """How many cells each task has, as `sparsemm.evaluation.cells.expand` would make them."""
+    model, cells = config["model"], set()
+    shown = set(prompts(config["prompt"]))
+    for name, parameters in one_a_seed(config["methods"]):
+        for budget in budgets(config["budget"]):
+            if _lacks_scores(parameters, model):  # it cannot be built; all such methods have budgets
+                cells |= {hash_of([prompt, dict(parameters), budget]) for prompt in shown}
+                continue
+            method = build_method(
+                parameters, budget=budget, window=model["window"], head_scores=model.get("head_scores")
+            )
+            identity = [name, parameters["_target_"], own_parameters(method)]
+            cells |= {hash_of([prompt if method.evicts else None, *identity]) for prompt in shown}
+    if not (ablations := config.get("ablations")):
+        return len(cells)
+    seeds = len(list(one_a_seed(ablations, "ablation")))
+    return len(cells) * sum(1 if fraction == 0 else seeds for fraction in set(fractions(config)))
