@@ -129,7 +129,7 @@ def memory_limit(config: Mapping[str, Any]) -> int | None:
 def print_plan(
     cells: Sequence[Cell], missing: Sequence[Cell], config: Mapping[str, Any], console: Console
 ) -> None:
-    """Print what a sweep would do, group by group; no model is loaded and nothing is written.
+    """Print what a sweep would do, task by task; no model is loaded and nothing is written.
 
     Parameters
     ----------
@@ -143,29 +143,33 @@ def print_plan(
 
     checkpoint = without_weights(config["model"], device_of(config["device"]))
     text, itemsize = checkpoint.model.config.get_text_config(decoder=True), checkpoint.dtype.itemsize
-    for group in by_run(cells):
-        task = group[0].task
-        open_cells = [cell for cell in missing if cell.run == group[0].run]
+    for task in dict.fromkeys(cell.task for cell in cells):
+        runs = by_run([cell for cell in cells if cell.task == task])
         documents = load_documents(task, config["limit"], config["max_new_tokens"], config["tasks"][task])
-        held = [answered(Path(config["output"]), cell.run, cell.key, task) for cell in open_cells]
-        asked = [one for one in documents if any(one.doc_id not in ids for ids in held)]
-        batches = [
-            batch
-            for batch in in_batches(documents, config["batch_size"])
-            if any(one.doc_id not in ids for one in batch for ids in held)
-        ]
-        finished = f", {done} of them finished" if (done := len(group) - len(open_cells)) else ""
-        console.print(f"{task}: {len(group)} cells{finished}, {len(documents)} documents")
-        if asked:
-            length = prepare(checkpoint, [asked[0].conversation()])["input_ids"].shape[1]
-            new, together = asked[0].settings.max_new_tokens, min(config["batch_size"], len(documents))
-            rows = together * len(open_cells)
+        batches = in_batches(documents, config["batch_size"])
+        prompts = read = most = 0
+        for run in runs:
+            open_cells = [cell for cell in missing if cell.run == run[0].run]
+            held = [answered(Path(config["output"]), cell.run, cell.key, task) for cell in open_cells]
+            asked = {one.doc_id for one in documents if any(one.doc_id not in ids for ids in held)}
+            prompts += len(asked)
+            read += sum(any(one.doc_id in asked for one in batch) for batch in batches)
+            most = max(most, len(open_cells))
+        count = sum(map(len, runs))
+        done = count - sum(cell.task == task for cell in missing)
+        finished = f", {done} of them finished" if done else ""
+        times = f", each read {len(runs)} times" if len(runs) > 1 else ""
+        console.print(f"{task}: {count} cells{finished}, {len(documents)} documents{times}")
+        if prompts:
+            length = prepare(checkpoint, [documents[0].conversation()])["input_ids"].shape[1]
+            new, together = documents[0].settings.max_new_tokens, min(config["batch_size"], len(documents))
+            rows = together * most
             at_once = min(rows, rows_in_memory(config, checkpoint, documents)(length))
             shape = model_shape(text)
             size = together * document_bytes(shape, length, itemsize)
             size += at_once * row_bytes(shape, length, new, itemsize, text.vocab_size)
             console.print(
-                f"  {len(asked)} prompts to read in {len(batches)} batches; up to {rows} rows a batch, "
+                f"  {prompts} prompts to read in {read} batches; up to {rows} rows a batch, "
                 f"{at_once} at a time, in at most {decimal(size)} beside the weights"
             )
     console.print(f"results would be in {config['output']}; nothing was run (plan=true)")
