@@ -18,8 +18,10 @@ from sparsemm.configs import InputError, names, read
 from sparsemm.evaluation.exit_codes import exit_codes
 from sparsemm.evaluation.generation import generate
 from sparsemm.evaluation.model_arguments import method_by_name, own_device, parse, positive
+from sparsemm.evaluation.prefill import Prefill
 from sparsemm.evaluation.requests import Document, arguments, in_batches
 from sparsemm.evaluation.responses import Response
+from sparsemm.evaluation.tables import IMAGE_QUESTION, PROMPTS
 from sparsemm.methods import KVMethod
 from sparsemm.models.checkpoint import fingerprint, locate
 from sparsemm.models.loading import load
@@ -79,6 +81,9 @@ class SparseMMChat(lmms):
         Head scores for the methods that use them; default: the model's.
     window : int, optional
         Observation window; default: the model's, else 32.
+    prompt : str, default "image_question"
+        ``question_after_compression``: the question is read behind what was kept of the image, unseen by the
+        choice.
     dtype : str, optional
         ``float32``, ``bfloat16``, ``float16`` or ``auto``; default: the model's, else ``auto``.
     device : str, optional
@@ -106,6 +111,7 @@ class SparseMMChat(lmms):
         budget: float | None = None,
         head_scores: str | None = None,
         window: int | None = None,
+        prompt: str = IMAGE_QUESTION,
         dtype: str | None = None,
         device: str | None = None,
         batch_size: int | str = 1,
@@ -125,6 +131,9 @@ class SparseMMChat(lmms):
             head_scores=head_scores or described.get("head_scores"),
             fingerprint=fingerprint(folder),
         )
+        if prompt not in PROMPTS:
+            raise InputError(f"prompt must be {' or '.join(PROMPTS)}, got {prompt!r}")
+        self.prefill = Prefill(prompt)
         self.batch_size = positive("batch_size", batch_size)
         self.max_new_tokens = None if max_new_tokens is None else positive("max_new_tokens", max_new_tokens)
         self.accelerator = Accelerator()  # the one of lmms-eval's command line, where that runs
@@ -171,8 +180,9 @@ class SparseMMChat(lmms):
             for batch in in_batches(documents, self.batch_size):
                 responses += generate(
                     self.checkpoint,
-                    [document.conversation() for document in batch],
+                    [document.conversation(self.prefill.prompt) for document in batch],
                     self.method,
+                    prefill=self.prefill,
                     max_new_tokens=positive("max_new_tokens", batch[0].settings.max_new_tokens),
                     until=batch[0].settings.until,
                 )

@@ -58,11 +58,8 @@ def processes() -> Iterator[Processes]:
 
 
 def device_of(chosen: str | None) -> str:
-    """The device that was asked for; by default this process's GPU where there is one, else ``cpu``."""
+    """The device that was asked for, ``cuda`` being this process's GPU; by default that or ``cpu``."""
     from sparsemm.models.loading import default_device
 
-    if chosen is not None:
-        return chosen
-    local = os.environ.get("LOCAL_RANK")
-    default = default_device()
-    return f"{default}:{local}" if default == "cuda" and local is not None else default
+    device, local = chosen or default_device(), os.environ.get("LOCAL_RANK")
+    return f"cuda:{local}" if device == "cuda" and local is not None else device

@@ -16,7 +16,9 @@ from loguru import logger
 
 from sparsemm.configs import InputError
 from sparsemm.evaluation.official import BENCHMARKS, build
+from sparsemm.evaluation.tables import IMAGE_QUESTION, QUESTION_AFTER
 from sparsemm.evaluation.tasks import check_data, include_path
+from sparsemm.models.prompts import check_question_last
 
 DEFAULT_NEW_TOKENS = 128
 """Upper limit of generated tokens where neither the user nor the task gives one."""
@@ -59,9 +61,18 @@ class Document:
         _, to_messages, asked, doc_id, _, _ = arguments(request)
         return cls(doc_id, Settings.of(asked, max_new_tokens), to_messages, dataset)
 
-    def conversation(self) -> list[dict[str, Any]]:
-        """The chat messages, in transformers' form, with their images read."""
-        return ChatMessages(messages=self.to_messages(self.dataset[self.doc_id])).to_hf_messages()
+    def conversation(self, prompt: str = IMAGE_QUESTION) -> list[dict[str, Any]]:
+        """The chat messages, in transformers' form, with their images read.
+
+        Raises
+        ------
+        ValueError
+            If they cannot be given in the form `prompt`: text before an image, or no image.
+        """
+        messages = ChatMessages(messages=self.to_messages(self.dataset[self.doc_id])).to_hf_messages()
+        if prompt == QUESTION_AFTER:
+            check_question_last(messages)
+        return messages
 
 
 def arguments(request: Instance) -> tuple[Any, ...]:

@@ -12,9 +12,8 @@ from sparsemm.evaluation.memory import Limits
 from sparsemm.evaluation.requests import Document
 from sparsemm.evaluation.responses import Response, ResponseKey
 from sparsemm.evaluation.store import ResponseStore
-from sparsemm.evaluation.tables import QUESTION_AFTER
 from sparsemm.models.loading import Checkpoint
-from sparsemm.models.prompts import check_question_last, prepare
+from sparsemm.models.prompts import prepare
 
 Row = tuple[ResponseKey, Response]
 
@@ -79,10 +78,7 @@ def _answer(
     askable: list[tuple[Document, list[dict[str, Any]]]] = []
     for document in documents:
         try:
-            conversation = document.conversation()
-            if cells[0].prompt == QUESTION_AFTER:
-                check_question_last(conversation)
-            askable.append((document, conversation))
+            askable.append((document, document.conversation(cells[0].prompt)))
         except Exception as error:  # whatever a task's own code may raise for a broken document
             rows += [(key_of(cell, document.doc_id), failure(error)) for cell in cells]
     while askable:

@@ -87,7 +87,8 @@ class HeadScores:
         path = Path(path)
         if path.suffix != ".safetensors":
             raise ValueError(f"head scores are saved as .safetensors, got {path.name!r}")
-        card = {"schema_version": SCHEMA_VERSION, "shape": list(self.hits.shape), **self.card}
+        own = {"schema_version": SCHEMA_VERSION, "shape": list(self.hits.shape)}
+        card = {**own, **self.card, **own}  # a card that was loaded may say the shape of other hits
         text, hits = json.dumps(card, indent=2) + "\n", np.ascontiguousarray(self.hits, dtype=np.float32)
         write_atomically(path.with_suffix(".json"), lambda beside: beside.write_text(text, encoding="utf-8"))
         write_atomically(path, lambda beside: save_file({"hits": hits}, beside))
