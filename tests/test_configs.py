@@ -11,6 +11,7 @@ from sparsemm.evaluation import official
 from sparsemm.evaluation.methods import build_method
 from sparsemm.evaluation.official import BENCHMARKS
 from sparsemm.evaluation.sweep import plan
+from sparsemm.evaluation.tables import PROMPTS
 from sparsemm.evaluation.tasks import TASK_FILES
 from tests.composing import composed
 
@@ -104,23 +105,59 @@ def test_groups_of_tasks(group):
     assert summary("task", group).startswith(f"Group: {', '.join(GROUPS[group])}")
 
 
-@pytest.mark.parametrize("experiment", names("experiment"))
+@pytest.mark.parametrize("experiment", ["demo", "tiny"])
 def test_experiments(experiment):
-    config = composed("sweep", f"experiment={experiment}")
-    assert config["output"] == f"results/{experiment}"
-    cells = plan(config)
-    assert len({cell.id for cell in cells}) == len(cells)
+    config, cells = planned(experiment)
     methods = {cell.method_name for cell in cells}
     seeds = {"random": 3, "sparsemm_shuffled": 3} if experiment == "tiny" else {}
     if experiment == "tiny":
         assert methods == set(names("method"))
     else:
         assert methods == {"fullkv", "streaming_llm", "snapkv", "pyramidkv", "adakv", "sparsemm", "random"}
-    assert set(config["tasks"]) == set(TASK_FILES)
     full = [cell for cell in cells if cell.method_name == "fullkv"]
     assert len(full) == len(config["tasks"])  # one a task, however many budgets
     lines = sum(seeds.get(method, 1) for method in methods - {"fullkv"})
     assert len(cells) == len(config["tasks"]) * (1 + lines * len(config["budget"]))
+
+
+def planned(experiment):
+    config = composed("sweep", f"experiment={experiment}")
+    assert config["output"] == f"results/{experiment}"
+    assert set(config["tasks"]) == set(TASK_FILES)
+    cells = plan(config)
+    assert len({cell.id for cell in cells}) == len(cells)
+    return config, cells
+
+
+def test_the_experiment_of_ablations():
+    config, cells = planned("mask_ablation")
+    assert {cell.method_name for cell in cells} == {"fullkv"}
+    assert {cell.ablation.name for cell in cells if cell.ablation} == set(names("ablation"))
+    fractions = [fraction for fraction in config["fraction"] if fraction]  # 0 is the model as it is
+    assert len(cells) == len(config["tasks"]) * (1 + len(fractions) * (1 + 3 + 1 + 3))
+
+
+def test_the_experiment_of_prompts():
+    config, cells = planned("query_agnostic")
+    evicting = [cell for cell in cells if cell.method.evicts]
+    assert {cell.prompt for cell in evicting} == set(PROMPTS)
+    lines = len({(cell.method_name, cell.prompt, cell.columns()["seed"]) for cell in evicting})
+    assert len(cells) == len(config["tasks"]) * (1 + lines * len(config["budget"]))
+
+
+def test_every_experiment_is_tested():
+    assert set(names("experiment")) == {"demo", "tiny", "mask_ablation", "query_agnostic"}
+
+
+@pytest.mark.parametrize("ablation", names("ablation"))
+def test_ablations(ablation):
+    config = composed("sweep", f"ablation={ablation}", "method=fullkv", "task=tiny_ocr", "fraction=[0,0.1]")
+    assert config["ablations"] == {ablation: read("ablation", ablation)}
+    plain, masked = plan(config)
+    assert plain.ablation is None
+    assert masked.ablation is not None
+    assert (masked.ablation.name, masked.ablation.rule.count) == (ablation, 6)
+    assert masked.ablation.rule.mode == ("uniform" if ablation.endswith("_uniform") else "remove")
 
 
 @pytest.mark.parametrize("verb", ["sweep", "heads", "train_tiny", "efficiency"])
@@ -134,6 +171,6 @@ def test_verbs_leave_nothing_of_hydras_behind(verb):
 
 
 def test_every_name_has_a_summary():
-    for group in ("method", "model", "task", "experiment", "benchmark"):
+    for group in ("method", "model", "task", "ablation", "experiment", "benchmark"):
         for name in names(group):
             assert summary(group, name).endswith((".", "?", ")", "."))

@@ -236,9 +236,14 @@ def _for_rows(processors: LogitsProcessorList, document: Tensor) -> LogitsProces
 
 
 def _next_positions(prompt: Any, mask: Tensor | None, input_ids: Tensor) -> Tensor:
-    """Position ids of the first generated token, [..., B, 1]: one beyond the prompt's last."""
+    """Position ids of the first token behind a prompt, [..., B, 1]: one beyond the prompt's last."""
     positions = prompt.get("position_ids")
     if positions is None:
         mask = torch.ones_like(input_ids) if mask is None else mask
         positions = mask.long().sum(dim=1, keepdim=True) - 1
-    return positions[..., -1:] + 1
+    last = positions[..., -1:]
+    if last.ndim == 3:
+        # Qwen's: frame, row and column come last. An image's last token may have another number in each, and
+        # what follows it is beyond the largest.
+        last = torch.cat([last[:-3], last[-3:].amax(dim=0, keepdim=True).expand(3, -1, -1)])
+    return last + 1

@@ -112,15 +112,17 @@ def _load(cells: Sequence[Cell], config: Mapping[str, Any]) -> tuple[Checkpoint,
 
     from sparsemm.evaluation.requests import load_documents
     from sparsemm.evaluation.scoring import rehearse
-    from sparsemm.models.loading import load
+    from sparsemm.models.loading import load, torch_device
 
+    place = device_of(config["device"])
+    torch_device(place)
     logging.disable_progress_bar()
     limit, given = config["limit"], config["tasks"]
     names = dict.fromkeys(cell.task for cell in cells)
     documents = {name: load_documents(name, limit, config["max_new_tokens"], given[name]) for name in names}
     for name, posed in documents.items():
         rehearse([document.doc_id for document in posed], name, limit, given[name])
-    return load(config["model"], device_of(config["device"])), documents
+    return load(config["model"], place), documents
 
 
 def _planned(cell: Cell, documents: int) -> PlannedCell:

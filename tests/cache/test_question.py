@@ -103,6 +103,16 @@ def test_fan_out_gives_the_tokens_of_separate_runs(family: str) -> None:
     assert len({tuple(tokens[0]) for tokens in result.tokens}) > 3, "nothing was at stake"
 
 
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+def test_a_context_may_end_with_an_image_token(family: str) -> None:
+    """Where positions have several parts, a question begins beyond the largest of the image's last token."""
+    model, _ = build(family)
+    prompts = inputs(family, 3)
+    image_token = int(model.config.image_token_id)
+    asked = [ids[::-1].index(image_token) for ids in prompts["input_ids"].tolist()]
+    assert_equal(family, prompts, grid(family, budgets=(8, 12)), question_tokens=asked)
+
+
 @families
 def test_rows_of_a_fan_out_end_each_at_its_time(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the question holds end tokens, as chat templates do, and a first token ends the text."""

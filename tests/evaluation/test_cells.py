@@ -31,6 +31,7 @@ def cell(untrained: Path, untrained_scores: Path):
     [
         *("limit=3", "max_new_tokens=8", "budget=17", "budget=0.5", "model.window=4", "model.dtype=bfloat16"),
         *("model.images_kwargs={do_resize: false}", "model.quantization={load_in_8bit: true}"),
+        "prompt=question_after_compression",
         *("methods.snapkv.kernel=3", "+methods.snapkv.window=4", "task=[tiny_docvqa]", "method=[fullkv]"),
     ],
 )
@@ -48,6 +49,28 @@ def test_where_and_how_it_ran_does_not(cell, override):
 def test_comparable_cells_share_a_group(cell):
     assert cell("budget=32").group == cell("method=[fullkv]").group == cell().group
     assert cell("limit=3").group != cell().group
+
+
+def test_what_is_compared_shares_a_group_and_what_shares_a_prefill_a_run(cell):
+    after, masked = cell("prompt=question_after_compression"), cell("ablation=mask_visual", "fraction=0.1")
+    assert after.group == masked.group == cell().group
+    assert (
+        len({one.run for one in (cell(), after, masked, cell("ablation=mask_visual", "fraction=0.2"))}) == 4
+    )
+    assert after.key == masked.key == cell().key
+    assert cell("prompt=question_after_compression", "budget=32").run == after.run
+    assert cell("prompt=question_after_compression", "method=[fullkv]").id == cell("method=[fullkv]").id
+    assert cell("ablation=mask_visual", "fraction=0").id == cell().id
+
+
+def test_columns_of_an_ablation(cell):
+    columns = cell("ablation=mask_random", "fraction=0.1", "ablations.mask_random.seed=3").columns()
+    assert (columns["ablation"], columns["fraction"], columns["seed"]) == ("mask_random", 0.1, 3)
+    assert columns["ablation_params"] == '{"mode": "remove", "seed": 3}'
+    assert columns["head_scores"].startswith("own.safetensors@")
+    plain = cell().columns()
+    assert [plain[name] for name in ("ablation", "fraction", "ablation_params", "seed")] == [None] * 4
+    assert plain["prompt"] == "image_question"
 
 
 def test_a_list_of_seeds_gives_a_cell_for_each(untrained, untrained_scores):

@@ -46,6 +46,9 @@ OPTIONS = {
     "output=null": "output must name a folder, got None",
     "plan=perhaps": "plan must be true or false, got 'perhaps'",
     "methods.snapkv.kernel=4": "kernel must be odd, got 4",
+    "prompt=question": "prompt must be image_question or question_after_compression, or a list of both",
+    "prompt=[]": "or a list of both, got None",
+    "ablation=mask_visual model.head_scores=null": "head scores of tiny, for mask_visual, were not measured",
     "model.head_scores=3 method=[sparsemm]": "no such file: 3",
 }  # names that are unknown: tests/test_cli.py
 
@@ -56,9 +59,30 @@ def test_options(option, untrained, tmp_path, capfd):
     assert not list(tmp_path.iterdir())
 
 
+ABLATIONS = {
+    "ablation=mask_visual fraction=1.5": "fraction must be a share of the heads in (0, 1], got 1.5",
+    "ablation=mask_visual fraction=true": "fraction must be a share of the heads in (0, 1], got True",
+    "ablation=mask_visual fraction=[]": "no fraction of heads given (fraction=[0,0.1])",
+    "ablation=mask_random fraction=0.7": "fraction must be at most 0.5 for random heads",
+    "ablation=mask_random ablations.mask_random.seed=[]": "ablation mask_random has no seed",
+    "ablation=mask_visual ablations.mask_visual.mode=zero": "mode must be one of 'remove', 'uniform'",
+    "ablation=mask_visual +ablations.mask_visual.modus=remove": "no parameter 'modus'; did you mean mode",
+}
+
+
+@pytest.mark.parametrize("option", ABLATIONS)
+def test_options_of_ablations(option, untrained, untrained_scores, tmp_path, capfd):
+    command = sweep(untrained, f"model.head_scores={untrained_scores}", *option.split())
+    assert ABLATIONS[option] in refused(capfd, command)
+    assert not list(tmp_path.iterdir())
+
+
 def wrong_scores(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], None]:
     def write(file: Path) -> None:
-        save_file({"hits": np.ascontiguousarray(change(load_file(file)["hits"]))}, file)
+        hits = np.ascontiguousarray(change(load_file(file)["hits"]))
+        save_file({"hits": hits}, file)
+        facts = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+        card(file, json.dumps({**facts, "shape": list(hits.shape)}))
 
     return write
 

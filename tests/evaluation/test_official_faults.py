@@ -220,6 +220,10 @@ def test_a_plan_without_data_counts_the_cells_that_a_run_has(tmp_path):
 
     assert missing.count_cells(config) == len(plan(config)) == 1 + 2 + 4 + 2
     assert not missing.what_is_missing(config)
+    more = ("prompt=[image_question,question_after_compression]", "ablation=[mask_visual,mask_random]")
+    more = (*more, "fraction=[0,0.1,0.2,0.1]", "ablations.mask_random.seed=[0,1]")
+    config = composed("sweep", *given, *more, f"tasks.docvqa_val.data_files={file}")
+    assert missing.count_cells(config) == len(plan(config)) == (1 + 2 * (2 + 2 + 2)) * (1 + 2 * 3)
 
 
 def test_wrong_options_are_refused_in_a_plan_too(capfd):

@@ -24,7 +24,19 @@ DOCUMENTATION = Path(__file__).parents[2] / "docs" / "results.md"
 # What other programs may rely on.
 COLUMNS = [
     *("model", "task", "metric", "method", "budget", "window", "overflow", "rounding", "head_scores"),
-    *("ablation", "fraction", "seed", "method_params", "score", "ci_low", "ci_high", "n", "n_failed"),
+    *(
+        "prompt",
+        "ablation",
+        "fraction",
+        "ablation_params",
+        "seed",
+        "method_params",
+        "score",
+        "ci_low",
+        "ci_high",
+        "n",
+        "n_failed",
+    ),
     *("diff_full", "diff_ci_low", "diff_ci_high", "agreement_full", "agreement_prefix"),
     *("realised_budget", "n_uncompressed", "kv_bytes", "full_kv_bytes", "prefill_s", "decode_s_per_token"),
     *("device", "dtype", "schema_version"),
@@ -38,6 +50,7 @@ def derived(tmp_path: Path) -> Path:
         row = {
             **{"model": "m", "task": "t", "metric": "x", "method": name, "budget": budget, "score": 0.5},
             **{"window": 8, "overflow": "drop", "rounding": "exact", "head_scores": "s@1", "ablation": "a"},
+            **{"prompt": "image_question", "ablation_params": '{"mode": "remove"}'},
             **{"fraction": 0.1, "seed": 0, "method_params": '{"kernel": 5}', "n": 2, "realised_budget": 16.5},
             **{"n_uncompressed": 0, "kv_bytes": 10, "full_kv_bytes": 20, "prefill_s": 0.1},
             **{"decode_s_per_token": 0.1, "device": "cpu", "dtype": "float32"},

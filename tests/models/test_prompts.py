@@ -7,8 +7,9 @@ import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
 
+from sparsemm.models.image_tokens import image_tokens
 from sparsemm.models.loading import Checkpoint
-from sparsemm.models.prompts import asked, prepare
+from sparsemm.models.prompts import asked, check_question_last, prepare, question_tokens
 from tests.families import VISUAL, build, image
 from tests.families.vocabulary import END, build_tokenizer, number
 
@@ -62,3 +63,61 @@ def test_the_number_format_is_the_models() -> None:
     processor = build("llava")[1]
     half = Checkpoint(build("llava")[0], processor, torch.device("cpu"), torch.bfloat16)
     assert prepare(half, conversations())["pixel_values"].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("family", VISUAL)
+def test_the_question_is_what_comes_behind_the_image(family: str) -> None:
+    """Its text is behind the cut, the image before it, and the cut is the same for every question."""
+    model, processor = build(family)
+    checkpoint = checkpoint_of(family, processor)
+    inputs = prepare(checkpoint, conversations())
+    contexts = []
+    for row, (count, asks) in enumerate(zip(question_tokens(checkpoint, inputs), QUESTIONS, strict=True)):
+        ids = inputs["input_ids"][row]
+        parts = ids[:-count], ids[-count:]
+        before, behind = ("".join(processor.tokenizer.decode(part).split()) for part in parts)
+        assert asks.replace(" ", "") in behind
+        assert asks[:4] not in before
+        contexts.append(int(inputs["attention_mask"][row].sum()) - count)
+    sizes = [[image(row).size] for row in range(2)]
+    for row, [tokens] in enumerate(image_tokens(model.config, processor, inputs, sizes)):
+        assert (
+            int(tokens.positions.max())
+            < inputs["input_ids"].shape[1] - question_tokens(checkpoint, inputs)[row]
+        )
+    other = prepare(checkpoint, [asked(image(row), "something else altogether") for row in range(2)])
+    lengths = other["attention_mask"].sum(1) - torch.tensor(question_tokens(checkpoint, other))
+    assert lengths.tolist() == contexts
+
+
+def test_a_prompt_without_an_image_token_is_refused() -> None:
+    checkpoint = checkpoint_of("llava", build("llava")[1])
+    inputs = {"input_ids": torch.full((1, 5), 7)}
+    with pytest.raises(ValueError, match="row 0 has no image"):
+        question_tokens(checkpoint, inputs)
+
+
+def text(words: str) -> dict[str, str]:
+    return {"type": "text", "text": words}
+
+
+PICTURE = {"type": "image", "image": None}
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ([PICTURE, text("what")], None),
+        ([text(" "), PICTURE, PICTURE, text("what")], None),
+        ([text("what"), PICTURE], "text before the last image"),
+        ([PICTURE, text("and"), PICTURE, text("what")], "text before the last image"),
+        ([text("what")], "without an image"),
+    ],
+)
+def test_text_before_an_image_cannot_be_hidden_from_it(parts: list[Any], message: str | None) -> None:
+    conversation = [{"role": "system", "content": [text("be brief")]}, {"role": "user", "content": parts}]
+    if message is None:
+        check_question_last(conversation)
+        return
+    with pytest.raises(ValueError, match=message):
+        check_question_last(conversation)
