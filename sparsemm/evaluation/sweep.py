@@ -112,10 +112,10 @@ def _load(cells: Sequence[Cell], config: Mapping[str, Any]) -> tuple[Checkpoint,
 
     from sparsemm.evaluation.requests import load_documents
     from sparsemm.evaluation.scoring import rehearse
-    from sparsemm.models.loading import load, torch_device
+    from sparsemm.models.loading import check, load
 
     place = device_of(config["device"])
-    torch_device(place)
+    check(config["model"], place)
     logging.disable_progress_bar()
     limit, given = config["limit"], config["tasks"]
     names = dict.fromkeys(cell.task for cell in cells)

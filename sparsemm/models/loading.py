@@ -76,6 +76,18 @@ def load(model: Mapping[str, Any], device: str | None = None) -> Checkpoint:
     return checkpoint
 
 
+def check(model: Mapping[str, Any], device: str) -> None:
+    """Look, without loading anything, whether a model's dtype is one and the device is there.
+
+    Raises
+    ------
+    InputError
+        If not.
+    """
+    _dtype_name(model)
+    torch_device(device)
+
+
 @functools.lru_cache(maxsize=1)
 def _load(folder: Path, _fingerprint: str, dtype: str, place: torch.device, settings_json: str) -> Checkpoint:
     settings = json.loads(settings_json)
