@@ -1,9 +1,17 @@
 """Figures: one function each, data in, a matplotlib ``Figure`` out; `save` draws a whole results folder."""
 
+from sparsemm.figures.ablation import mask_ablation
 from sparsemm.figures.accuracy import accuracy_vs_budget
 from sparsemm.figures.concentration import head_concentration
 from sparsemm.figures.differences import differences_vs_budget
 from sparsemm.figures.heads import head_scores
 from sparsemm.figures.save import save
 
-__all__ = ["accuracy_vs_budget", "differences_vs_budget", "head_concentration", "head_scores", "save"]
+__all__ = [
+    "accuracy_vs_budget",
+    "differences_vs_budget",
+    "head_concentration",
+    "head_scores",
+    "mask_ablation",
+    "save",
+]

@@ -29,8 +29,10 @@ VARIANT_COLUMNS = (
     "overflow",
     "rounding",
     "head_scores",
+    "prompt",
     "ablation",
     "fraction",
+    "ablation_params",
     "method_params",
 )
 """Rows of one line must agree in these; only ``seed`` may differ, and is averaged over."""

@@ -14,7 +14,8 @@ import matplotlib as mpl
 import pandas as pd
 
 from sparsemm.configs import shipped
-from sparsemm.evaluation.tables import load_results
+from sparsemm.evaluation.tables import IMAGE_QUESTION, QUESTION_AFTER, load_results
+from sparsemm.figures.ablation import mask_ablation
 from sparsemm.figures.accuracy import accuracy_vs_budget
 from sparsemm.figures.concentration import head_concentration
 from sparsemm.figures.differences import differences_vs_budget
@@ -36,7 +37,8 @@ def save(folder: str | Path) -> list[Path]:
     """Draw every figure that a results folder has the data for, as PNG and PDF in ``<folder>/figures/``.
 
     From its cells ``accuracy_vs_budget``, ``accuracy_controls`` (SparseMM and its controls) and
-    ``accuracy_variants`` (released and original forms beside ours); from its comparisons
+    ``accuracy_variants`` (released and original forms beside ours), each once more with ``_question_after``
+    for prompts compressed before their question; ``mask_ablation``; from its comparisons
     ``differences_vs_budget``; ``head_scores_<file>`` and ``head_concentration_<file>`` for every file of
     head scores that the cells used, if that very file (by its hash) is where the run had it or comes with
     sparsemm; a warning if not.
@@ -60,10 +62,24 @@ def save(folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     cells = load_results(folder)
-    figures = {name: accuracy_vs_budget(rows) for name, rows in _accuracy_figures(cells).items()}
+    figures: dict[str, Figure] = {}
+    whole = cells[cells["ablation"].isna()]
+    full = whole["method"] == "fullkv"
+    for ending, rows in (
+        ("", whole[whole["prompt"] == IMAGE_QUESTION]),
+        ("_question_after", whole[full | (whole["prompt"] == QUESTION_AFTER)]),
+    ):
+        if rows["budget"].notna().any() or len(rows) == len(cells):
+            named = _accuracy_figures(rows).items()
+            figures |= {f"{name}{ending}": accuracy_vs_budget(shown) for name, shown in named}
+    if (masked := cells[cells["method"] == "fullkv"])["ablation"].notna().any():
+        figures["mask_ablation"] = mask_ablation(masked)
     comparisons = folder / "comparisons.csv"
     if comparisons.is_file() and set(cells["method"]) >= SPLIT:
-        figures["differences_vs_budget"] = differences_vs_budget(pd.read_csv(comparisons))
+        table = pd.read_csv(comparisons)
+        plain = table["ablation"].isna() & (table["prompt"] == IMAGE_QUESTION)
+        if (plain & (table["compared"] == "method")).any():
+            figures["differences_vs_budget"] = differences_vs_budget(table[plain])
     for label in sorted(cells["head_scores"].dropna().unique()):
         file = _find_head_scores(label, folder)
         if file is None:

@@ -49,13 +49,14 @@ def derived(tmp_path: Path) -> Path:
     for name, budget in (("fullkv", None), ("random", 16)):
         row = {
             **{"model": "m", "task": "t", "metric": "x", "method": name, "budget": budget, "score": 0.5},
-            **{"window": 8, "overflow": "drop", "rounding": "exact", "head_scores": "s@1", "ablation": "a"},
-            **{"prompt": "image_question", "ablation_params": '{"mode": "remove"}'},
-            **{"fraction": 0.1, "seed": 0, "method_params": '{"kernel": 5}', "n": 2, "realised_budget": 16.5},
+            **{"window": 8, "overflow": "drop", "rounding": "exact", "head_scores": "s@1", "seed": 0},
+            **{"prompt": "image_question", "method_params": '{"kernel": 5}', "n": 2, "realised_budget": 16.5},
             **{"n_uncompressed": 0, "kv_bytes": 10, "full_kv_bytes": 20, "prefill_s": 0.1},
             **{"decode_s_per_token": 0.1, "device": "cpu", "dtype": "float32"},
             "schema_version": SCHEMA_VERSION,
         }
+        if name == "random":  # FullKV without an ablation is what all are compared with
+            row |= {"ablation": "a", "fraction": 0.1, "ablation_params": '{"mode": "remove"}'}
         samples = {
             **{"doc_id": [0, 1], "response": ["a", ""], "target": ["1", "2"], "score": [1.0, 0.0]},
             **{"prompt_tokens": [9, 9], "new_tokens": [2, 0], "realised_budget": [16.0, 17.0]},

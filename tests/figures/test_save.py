@@ -1,30 +1,7 @@
-import hashlib
-import json
-
 import pandas as pd
 import pytest
 
-from sparsemm.evaluation.tables import CELL_COLUMNS
 from sparsemm.figures import save
-
-
-@pytest.fixture
-def results(cells, tmp_path):
-    """A results folder whose SparseMM cells used a file of head scores that lies where run.json says."""
-    scores = tmp_path / "scores" / "tiny.json"
-    scores.parent.mkdir()
-    scores.write_text(
-        json.dumps({f"{layer}-{head}": [layer * head / 7] for layer in range(6) for head in range(8)})
-    )
-    label = f"tiny.json@{hashlib.sha256(scores.read_bytes()).hexdigest()[:12]}"
-    folder = tmp_path / "results" / "made_up"
-    folder.mkdir(parents=True)
-    table = cells.reindex(columns=list(CELL_COLUMNS)).astype({"head_scores": object})
-    table.loc[table["method"] == "sparsemm", "head_scores"] = label
-    table["schema_version"] = 1
-    table.to_csv(folder / "cells.csv", index=False)
-    (folder / "run.json").write_text(json.dumps({"config": {"model": {"head_scores": str(scores)}}}))
-    return folder
 
 
 def test_every_figure_is_written_as_png_and_pdf(results):
@@ -72,8 +49,15 @@ def test_controls_and_variants_have_figures_of_their_own(results):
     assert names == {"accuracy_vs_budget", "accuracy_controls", "accuracy_variants", "head_scores_tiny"}
     pairs = [("sparsemm", "sparsemm_flat"), ("sparsemm", "sparsemm_layer_mean")]
     rows = [
-        {"model": "tiny", "task": "tiny_ocr", "method": method, "reference": reference, "budget": budget}
-        | {"difference": 0.1, "ci_low": 0.0, "ci_high": 0.2}
+        {
+            "model": "tiny",
+            "task": "tiny_ocr",
+            "compared": "method",
+            "prompt": "image_question",
+            "method": method,
+            "reference": reference,
+        }
+        | {"budget": budget, "ablation": None, "difference": 0.1, "ci_low": 0.0, "ci_high": 0.2}
         for method, reference in pairs
         for budget in (12, 24)
     ]
