@@ -1,4 +1,5 @@
 import io
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,7 @@ def masked(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def test_lines_are_means_of_draws_and_bands_their_range(masked):
-    figure = mask_ablation(masked)
+    figure: Any = mask_ablation(masked)
     panels = [axes for axes in figure.axes if axes.get_title()]
     assert [panel.get_title() for panel in panels] == ["tiny_docvqa, n = 200", "tiny_ocr, n = 200"]
     for panel, best in zip(panels, (0.9, 0.75), strict=True):
@@ -35,8 +36,8 @@ def test_lines_are_means_of_draws_and_bands_their_range(masked):
         np.testing.assert_allclose(visual.get_ydata(), [0.275, 0.25, 0.05])
         np.testing.assert_allclose(random.get_ydata(), 0.6)
         assert set(np.asarray(whole.get_ydata())) == {best}
-        bands = [collection.get_paths()[0].vertices[:, 1] for collection in panel.collections]
-        assert [(band.min(), band.max()) for band in bands] == [(0.0, 0.5), (0.5, pytest.approx(0.7))]
+        shapes: Any = [collection.get_paths()[0].vertices[:, 1] for collection in panel.collections]
+        assert [(shape.min(), shape.max()) for shape in shapes] == [(0.0, 0.5), (0.5, pytest.approx(0.7))]
     inside(figure)
 
 
