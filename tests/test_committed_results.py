@@ -209,3 +209,23 @@ def test_readme_says_what_fan_out_costs():
     ):
         measured = [costs.loc[(workload, "fanout"), column] for workload in ("lookup", "transcription")]
         assert f"| {label} | " + " | ".join(f"{value:.{digits}f}" for value in measured) + " |" in README
+
+
+def test_readme_says_what_is_left_without_heads():
+    """Each fraction's score, means of the draws, and that the cells are those of the experiment of now."""
+    folder = RESULTS / "mask_ablation"
+    planned = {cell.id for cell in plan(composed("sweep", "experiment=mask_ablation"))}
+    assert planned == set(pd.read_parquet(folder / "samples.parquet", columns=["cell"])["cell"])
+    cells = sparsemm.load_results(folder)
+    assert (cells["n"] == 128).all()
+    assert (cells["n_failed"] == 0).all()
+    full = cells[cells["ablation"].isna()].set_index("task")["score"]
+    scores = cells.groupby(["task", "ablation", "fraction"])["score"].mean()
+    fractions = sorted(cells["fraction"].dropna().unique())
+    (head, *rows) = rows_of_table("score without heads")
+    heads = [int(re.search(r"\d+", number)[0]) for number in head[1:]]  # pyright: ignore[reportOptionalSubscript]
+    assert heads == [max(1, round(64 * fraction)) for fraction in fractions]
+    for task, pair in zip(TASKS, (rows[number : number + 2] for number in range(0, 8, 2)), strict=True):
+        assert pair[0][0] == f"**`{task}`** ({short(full[task])} with all): visual"
+        for ablation, row in zip(("mask_visual", "mask_random"), pair, strict=True):
+            assert row[1:] == [short(scores[task, ablation, fraction]) for fraction in fractions]
