@@ -229,3 +229,39 @@ def test_readme_says_what_is_left_without_heads():
         assert pair[0][0] == f"**`{task}`** ({short(full[task])} with all): visual"
         for ablation, row in zip(("mask_visual", "mask_random"), pair, strict=True):
             assert row[1:] == [short(scores[task, ablation, fraction]) for fraction in fractions]
+
+
+def test_readme_says_what_compression_before_the_question_leaves():
+    folder = RESULTS / "query_agnostic"
+    planned = {cell.id for cell in plan(composed("sweep", "experiment=query_agnostic"))}
+    assert planned == set(pd.read_parquet(folder / "samples.parquet", columns=["cell"])["cell"])
+    cells = sparsemm.load_results(folder)
+    assert (cells["n"] == 200).all()
+    assert (cells["n_failed"] == 0).all()
+    budgeted = cells[cells["budget"].notna()]
+    assert (budgeted["realised_budget"] - budgeted["budget"]).abs().max() < 1e-9
+    full = cells[cells["method"] == "fullkv"].set_index("task")["score"]
+    behind = cells[cells["prompt"] == "question_after_compression"]
+    scores = behind.groupby(["task", "method", "budget"])["score"].mean()
+    (head, *rows) = rows_of_table("question behind compression, at budget")
+    names = ("SparseMM", "SnapKV", "AdaKV")
+    expected = [
+        [
+            f"**`{task}`** ({short(full[task])} at FullKV): {name}" if name == "SparseMM" else name,
+            *(short(scores[task, NAMES[name], int(budget)]) for budget in head[1:]),
+        ]
+        for task in TASKS
+        for name in names
+    ]
+    assert rows == expected
+    table = pd.read_csv(folder / "comparisons.csv")
+    overall = table[table["budget"].isna() & (table["compared"] == "method")]
+    gains = overall.set_index(["task", "method", "reference", "prompt"])
+    (_, *rows) = rows_of_table("SparseMM over SnapKV, mean over budgets")
+    for task, row in zip(TASKS, rows, strict=True):
+        said = [f"`{task}`"]
+        for prompt in ("image_question", "question_after_compression"):
+            found = gains.loc[task, "sparsemm", "snapkv", prompt]
+            assert found["budgets"] == 8
+            said.append(f"{found['difference']:+.3f} [{found['ci_low']:+.3f}, {found['ci_high']:+.3f}]")
+        assert row == said
