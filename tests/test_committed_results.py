@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -256,7 +257,7 @@ def test_readme_says_what_compression_before_the_question_leaves():
     assert rows == expected
     table = pd.read_csv(folder / "comparisons.csv")
     overall = table[table["budget"].isna() & (table["compared"] == "method")]
-    gains = overall.set_index(["task", "method", "reference", "prompt"])
+    gains: Any = overall.set_index(["task", "method", "reference", "prompt"])
     (_, *rows) = rows_of_table("SparseMM over SnapKV, mean over budgets")
     for task, row in zip(TASKS, rows, strict=True):
         said = [f"`{task}`"]
