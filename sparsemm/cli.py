@@ -223,6 +223,8 @@ def options(config_name: str) -> list[str]:
     own = [key for key in config if key not in ("defaults", "hydra")]
     model = [f"model.{key}" for name in names("model") for key in read("model", name)]
     method = [f"methods.{name}.{key}" for name in names("method") for key in read("method", name)]
+    if "ablation" in groups:
+        own += [f"ablations.{name}.{key}" for name in names("ablation") for key in read("ablation", name)]
     task = [f"tasks.{name}.{key}" for name in names("task") for key in read("task", name)]
     if "task" in groups:
         own += [option for option in task if not option.endswith(".defaults")]

@@ -34,7 +34,6 @@ class FanoutCache(Cache):
         What to keep; a row names its method by number.
     head_mask, head_mask_mode
         As in `RaggedCache`; they hold for all methods, since they change the prompt.
-
     asked
         A question follows the prompt, which is not to be seen by it.
 

@@ -37,7 +37,10 @@ def question_lengths(question_tokens: QuestionTokens, lengths: Tensor) -> Tensor
     ValueError
         For another number of rows, an empty question, or one that leaves no context.
     """
-    given = torch.as_tensor(question_tokens, dtype=torch.int64).cpu()
+    given = torch.as_tensor(question_tokens).cpu()
+    if given.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"question_tokens must be whole numbers, got {question_tokens!r}")
+    given = given.long()
     if given.ndim > 1 or given.numel() not in (1, len(lengths)):
         raise ValueError(f"question_tokens are given for {given.numel()} rows, the prompt has {len(lengths)}")
     given = given.expand(len(lengths)) if given.ndim == 0 or given.numel() == 1 else given

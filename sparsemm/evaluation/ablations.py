@@ -11,6 +11,9 @@ from sparsemm.configs import InputError, nearest
 from sparsemm.evaluation.methods import load_head_scores, one_a_seed, scores_label
 from sparsemm.heads.ablation import Ablation
 
+FRACTIONS = (0, 0.02, 0.05, 0.1, 0.2, 0.5)
+"""Shares of heads where none are given; 0 is the model as it is."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class NamedAblation:
@@ -24,6 +27,10 @@ class NamedAblation:
         """What it was built with, head scores left out (a file stands for them)."""
         fields = [field.name for field in dataclasses.fields(self.rule) if field.name != "head_scores"]
         return {name: getattr(self.rule, name) for name in fields}
+
+    def described(self) -> dict[str, Any]:
+        """What tables say of it: its parameters, how many heads it switches off, and by which head scores."""
+        return {**self.parameters(), "heads": self.rule.count, "head_scores": self.head_scores}
 
 
 def expand_ablations(config: Mapping[str, Any], fingerprint: str | None) -> list[NamedAblation | None]:
@@ -47,25 +54,31 @@ def expand_ablations(config: Mapping[str, Any], fingerprint: str | None) -> list
         return [None]
     found: list[NamedAblation | None] = []
     for fraction in fractions(config):
-        if fraction == 0 and not isinstance(fraction, bool):
-            found.append(None)
-            continue
-        found += _named(config, ablations, fraction, fingerprint)
+        found += [None] if fraction == 0 else _named(config, ablations, fraction, fingerprint)
     return found
 
 
 def fractions(config: Mapping[str, Any]) -> list[Any]:
-    """A share of heads or a list of them, as a list.
+    """A share of heads or a list of them, as a list; `FRACTIONS` where there is an ablation and no share.
 
     Raises
     ------
     InputError
-        For an empty list.
+        For an empty list, what is no share, or shares without an ablation that they are for.
     """
     given = config["fraction"]
+    if given is None:
+        return list(FRACTIONS)
+    if not config.get("ablations"):
+        raise InputError(
+            "fraction is for an ablation, and none is chosen (ablation=[mask_visual,mask_random])"
+        )
     values = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
     if not values:
         raise InputError("no fraction of heads given (fraction=[0,0.1])")
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+            raise InputError(f"fraction must be a share of the heads in [0, 1], got {value!r}")
     return values
 
 

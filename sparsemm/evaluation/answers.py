@@ -118,9 +118,9 @@ def _fan_out(
     while first < len(conversations):
         part = conversations[first:][: limits.documents]
         inputs = prepare(checkpoint, part)
-        rows = limits.rows_for(inputs["input_ids"].shape[1])
+        options = prefill.options(checkpoint, inputs)
+        rows = limits.rows_for(inputs["input_ids"].shape[1], max(options["question_tokens"] or [0]))
         try:
-            options = prefill.options(checkpoint, inputs)
             pieces.append(
                 fan_out(
                     checkpoint.model,

@@ -65,7 +65,7 @@ class Cell:
         """The columns of ``cells.csv`` that say what was run."""
         parameters = own_parameters(self.method)
         rest = {name: value for name, value in parameters.items() if name not in COLUMN_PARAMETERS}
-        masked = {} if self.ablation is None else self.ablation.parameters()
+        masked = {} if self.ablation is None else self.ablation.described()
         parameters.setdefault("seed", masked.get("seed"))
         return {
             "model": self.model,
@@ -208,7 +208,9 @@ def prompts(value: Any) -> list[str]:
         For an unknown one, or none.
     """
     values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    for one in values or [None]:
+    if not values:
+        raise InputError(f"no form of prompts given (prompt=[{','.join(PROMPTS)}])")
+    for one in values:
         if one not in PROMPTS:
             raise InputError(f"prompt must be {' or '.join(PROMPTS)}, or a list of both, got {one!r}")
     return values

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsemm.evaluation.tables import IMAGE_QUESTION, QUESTION_AFTER, Column
+from sparsemm.evaluation.tables import IMAGE_QUESTION, QUESTION_AFTER, SETTINGS, Column, without_seed
 from sparsemm.evaluation.uncertainty import clusters_of, ends, is_mean, resampled_means
 
 METHODS = (
@@ -99,8 +99,9 @@ def comparisons(cells: Sequence[Mapping[str, Any]], full: Mapping[str, Any] | No
     Returns
     -------
     list of dict
-        Pair after pair, in them budgets, the mean over budgets last. Cells whose score is no mean over
-        documents are left out, and so is everything where all documents share one image.
+        Pair after pair, in them budgets, the mean over budgets last. Left out are cells whose score is no
+        mean over documents, what would average cells that differ in more than their seed (another kernel,
+        another mode of an ablation), and everything where all documents share one image.
     """
     usable = [cell for cell in cells if is_mean(cell)]
     if not usable:
@@ -127,10 +128,12 @@ def comparisons(cells: Sequence[Mapping[str, Any]], full: Mapping[str, Any] | No
 
 def _by_arm(cells: Sequence[Mapping[str, Any]]) -> dict[Arm, _Scores]:
     groups: dict[Arm, dict[float | None, list[Mapping[str, Any]]]] = {}
+    settings: dict[Arm, set[tuple[str, ...]]] = {}
     for cell in cells:
         row = cell["row"]
         arm = Arm(row["method"], row["prompt"], row.get("ablation"), row.get("fraction"))
         groups.setdefault(arm, {}).setdefault(row["budget"], []).append(cell)
+        settings.setdefault(arm, set()).add(tuple(without_seed(row.get(name)) for name in SETTINGS))
     return {
         arm: _Scores(
             means={
@@ -144,6 +147,7 @@ def _by_arm(cells: Sequence[Mapping[str, Any]]) -> dict[Arm, _Scores]:
             },
         )
         for arm, by_budget in groups.items()
+        if len(settings[arm]) == 1
     }
 
 

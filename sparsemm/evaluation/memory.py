@@ -53,20 +53,21 @@ class Limits:
     Attributes
     ----------
     rows
-        Most rows at a time, or a function that says so, given the prompts' length; None: no bound.
+        Most rows at a time, or a function that says so, given the tokens of the prompts and of questions that
+        come after compression; None: no bound.
     documents
         Most documents at a time; None: a whole batch.
     say
         Called with one line when a bound was learned.
     """
 
-    rows: int | Callable[[int], int] | None = None
+    rows: int | Callable[[int, int], int] | None = None
     documents: int | None = None
     say: Callable[[str], None] = print
 
-    def rows_for(self, prompt_length: int) -> int | None:
-        """Most rows for prompts of this length."""
-        return self.rows(prompt_length) if callable(self.rows) else self.rows
+    def rows_for(self, prompt_length: int, question: int = 0) -> int | None:
+        """Most rows for prompts of this length, of which `question` tokens come after compression."""
+        return self.rows(prompt_length, question) if callable(self.rows) else self.rows
 
     def shrink(self, documents: int, rows: int) -> bool:
         """Halve what did not fit, documents first; False if it was one row of one document."""
@@ -91,8 +92,11 @@ def rows_that_fit(
     documents: int,
     max_new_tokens: int,
     max_rows: int | None = None,
-) -> Callable[[int], int]:
-    """Return how many rows fit into `limit` bytes beside a batch's prompts, given the prompts' length.
+) -> Callable[[int, int], int]:
+    """Return how many rows fit into `limit` bytes beside a batch's prompts.
+
+    The function takes the tokens of the prompts, and those of questions after compression: rows hold these as
+    they hold what they generate.
 
     Parameters
     ----------
@@ -108,9 +112,9 @@ def rows_that_fit(
     """
     shape, vocabulary = model_shape(config), config.vocab_size
 
-    def fit(prompt_length: int) -> int:
+    def fit(prompt_length: int, question: int = 0) -> int:
         left = limit - documents * document_bytes(shape, prompt_length, dtype.itemsize)
-        rows = left // row_bytes(shape, prompt_length, max_new_tokens, dtype.itemsize, vocabulary)
+        rows = left // row_bytes(shape, prompt_length, question + max_new_tokens, dtype.itemsize, vocabulary)
         return max(1, rows if max_rows is None else min(rows, max_rows))
 
     return fit

@@ -151,6 +151,8 @@ def _is_here(pretrained: str) -> bool:
 
 
 def _lacks_scores(parameters: Mapping[str, Any], model: Mapping[str, Any]) -> bool:
+    if "_target_" not in parameters:
+        raise InputError(f"a method or ablation needs a _target_, which {dict(parameters)} lacks")
     if "head_scores" not in (field.name for field in fields(resolve_name(parameters["_target_"]))):
         return False
     return not (parameters.get("head_scores") or model.get("head_scores"))

@@ -180,7 +180,7 @@ class SparseMMChat(lmms):
             for batch in in_batches(documents, self.batch_size):
                 responses += generate(
                     self.checkpoint,
-                    [document.conversation(self.prefill.prompt) for document in batch],
+                    [self._conversation(document) for document in batch],
                     self.method,
                     prefill=self.prefill,
                     max_new_tokens=positive("max_new_tokens", batch[0].settings.max_new_tokens),
@@ -193,6 +193,14 @@ class SparseMMChat(lmms):
                 f"{len(responses)} prompts: the result is FullKV's"
             )
         return [GenerationResult(response.text, RequestFigures.of(response)) for response in responses]
+
+    def _conversation(self, document: Document) -> list[dict[str, Any]]:
+        try:
+            return document.conversation(self.prefill.prompt)
+        except ValueError as error:
+            raise InputError(
+                f"document {document.doc_id} cannot be asked with prompt={self.prefill.prompt}: {error}"
+            ) from error
 
     def clean(self) -> None:
         """Keep the model: lmms-eval calls this after a run, to make room for judges on the same device."""

@@ -14,14 +14,16 @@ from sparsemm.cache import model_shape
 from sparsemm.cache.head_mask import HeadMask
 from sparsemm.configs import InputError
 from sparsemm.evaluation import tasks
+from sparsemm.evaluation.ablations import fractions
 from sparsemm.evaluation.cells import Cell, expand
 from sparsemm.evaluation.memory import SHARE, document_bytes, free_memory, row_bytes, rows_that_fit
 from sparsemm.evaluation.missing import require
 from sparsemm.evaluation.processes import device_of
+from sparsemm.evaluation.tables import QUESTION_AFTER
 from sparsemm.methods.head_scored import HeadScored
 from sparsemm.models.checkpoint import fingerprint, locate
 from sparsemm.models.loading import ANSWERING, Checkpoint, read_config, without_weights
-from sparsemm.models.prompts import prepare
+from sparsemm.models.prompts import prepare, question_tokens
 
 if TYPE_CHECKING:
     from sparsemm.evaluation.requests import Document
@@ -50,6 +52,7 @@ def check_options(config: Mapping[str, Any]) -> None:
                 f"{name} must be a positive integer{'' if needed else ' or null'}, got {value!r}"
             )
     memory_limit(config)
+    fractions(config)
     if not isinstance(config["output"], str) or not config["output"]:
         raise InputError(f"output must name a folder, got {config['output']!r}")
     if not isinstance(config["plan"], bool):
@@ -97,7 +100,7 @@ def _check_shapes(cells: Sequence[Cell], checkpoint: Path) -> None:
 
 
 def by_run(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """The groups of cells that are decoded from one prefill: same model, task and generation settings."""
+    """The groups of cells that are decoded from one prefill: all but the method is the same."""
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
         groups.setdefault(cell.run, []).append(cell)
@@ -161,13 +164,16 @@ def print_plan(
         times = f", each read {len(runs)} times" if len(runs) > 1 else ""
         console.print(f"{task}: {count} cells{finished}, {len(documents)} documents{times}")
         if prompts:
-            length = prepare(checkpoint, [documents[0].conversation()])["input_ids"].shape[1]
+            inputs = prepare(checkpoint, [documents[0].conversation()])
+            length = inputs["input_ids"].shape[1]
+            behind = any(run[0].prompt == QUESTION_AFTER for run in runs)
+            question = question_tokens(checkpoint, inputs)[0] if behind else 0
             new, together = documents[0].settings.max_new_tokens, min(config["batch_size"], len(documents))
             rows = together * most
-            at_once = min(rows, rows_in_memory(config, checkpoint, documents)(length))
+            at_once = min(rows, rows_in_memory(config, checkpoint, documents)(length, question))
             shape = model_shape(text)
             size = together * document_bytes(shape, length, itemsize)
-            size += at_once * row_bytes(shape, length, new, itemsize, text.vocab_size)
+            size += at_once * row_bytes(shape, length, question + new, itemsize, text.vocab_size)
             console.print(
                 f"  {prompts} prompts to read in {read} batches; up to {rows} rows a batch, "
                 f"{at_once} at a time, in at most {decimal(size)} beside the weights"
@@ -177,8 +183,10 @@ def print_plan(
 
 def rows_in_memory(
     config: Mapping[str, Any], checkpoint: Checkpoint, documents: Sequence[Document]
-) -> Callable[[int], int]:
-    """How many rows are decoded at a time, given the prompts' length: options and free memory decide.
+) -> Callable[[int, int], int]:
+    """How many rows are decoded at a time, given the tokens of prompts and of questions after compression.
+
+    Options and free memory decide.
 
     Parameters
     ----------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -39,7 +40,7 @@ CELL_COLUMNS: dict[str, Column] = {
     "budget": Column(
         "number",
         "nominal budget: entries per (layer, KV head), window included; above 1 it counts tokens, "
-        "a share in (0, 1] is one of the prompt; empty for FullKV",
+        "a share in (0, 1] is one of the prompt (without a question that comes later); empty for FullKV",
     ),
     "window": Column("integer", "last prompt tokens that are always kept; empty for FullKV"),
     "overflow": Column(
@@ -58,8 +59,14 @@ CELL_COLUMNS: dict[str, Column] = {
         "what was kept, and counts in no budget",
     ),
     "ablation": Column("text", "name of the ablation's configuration; empty: none"),
-    "fraction": Column("number", "share of all query heads that the ablation switches off; empty: none"),
-    "ablation_params": Column("text", "all further parameters of the ablation, JSON; empty: none"),
+    "fraction": Column(
+        "number",
+        "share of all query heads that the ablation was to switch off, rounded to whole heads; empty: none",
+    ),
+    "ablation_params": Column(
+        "text",
+        "how many heads that are, by which head scores, and the ablation's own parameters, JSON; empty: none",
+    ),
     "seed": Column("integer", "seed of the method, else of the ablation, where one has it"),
     "method_params": Column("text", "all further parameters of the method, JSON"),
     "score": Column("number", "the metric over all documents, as the task's own code gives it"),
@@ -113,6 +120,22 @@ def variant(method: str, prompt: str | None, ablation: str | None, fraction: flo
     if ablation:
         parts.append(f"{ablation} {fraction:g}")
     return ", ".join(parts)
+
+
+SETTINGS = (
+    *("window", "overflow", "rounding", "head_scores", "prompt"),
+    *("ablation", "fraction", "ablation_params", "method_params"),
+)
+"""Columns of ``cells.csv``, beside the labels, in which cells must agree to be averaged over their seeds."""
+
+
+def without_seed(value: object) -> str:
+    """A comparable form of a cell's entry: JSON loses its seed, all empty entries are equal."""
+    if isinstance(value, str) and value.startswith("{"):
+        value = json.dumps(
+            {key: item for key, item in json.loads(value).items() if key != "seed"}, sort_keys=True
+        )
+    return str(value)
 
 
 SAMPLE_COLUMNS: dict[str, Column] = {

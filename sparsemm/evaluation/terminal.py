@@ -105,8 +105,8 @@ def _present(label: Iterable[Any]) -> list[Any]:
 
 
 def _seeds(group: pd.DataFrame) -> int:
-    """How many seeds a method was run with."""
-    return max(1, group["seed"].nunique())
+    """How many draws there are: seeds of the method, times those of the ablation."""
+    return max(1, group[["seed", "ablation_params"]].drop_duplicates().shape[0])
 
 
 def _name(label: str, group: pd.DataFrame) -> str:

@@ -9,7 +9,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from sparsemm.figures.accuracy import PANEL_INCHES
+from sparsemm.figures.accuracy import PANEL_INCHES, check_one_line
 from sparsemm.figures.style import FULL_WIDTH, RC, MethodStyle
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def mask_ablation(cells: pd.DataFrame, *, width: float = FULL_WIDTH) -> Figure:
     Raises
     ------
     ValueError
-        If columns are missing, no head is switched off in any row, or there are several models.
+        If columns are missing, no head is switched off in any row, there are several models, or rows of one
+        point differ in more than their seed.
     """
     if missing := [column for column in COLUMNS if column not in cells.columns]:
         raise ValueError(f"mask_ablation needs the columns {', '.join(missing)} of cells.csv")
@@ -74,6 +75,8 @@ def mask_ablation(cells: pd.DataFrame, *, width: float = FULL_WIDTH) -> Figure:
         for name, style in ABLATION_STYLES.items():
             shown = rows[rows["ablation"] == name]
             if not shown.empty:
+                for _, point in shown.groupby("fraction"):
+                    check_one_line(point, f"{name} on {task}")
                 handles[style.label] = _draw(panel, shown, style)
         if len(whole):
             full = panel.axhline(whole[0], color="black", linestyle="--", linewidth=0.9, zorder=2)

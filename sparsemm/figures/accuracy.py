@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from sparsemm.evaluation.tables import SETTINGS, without_seed
 from sparsemm.figures.style import FULL_WIDTH, RC, legend_order, method_style
 
 if TYPE_CHECKING:
@@ -22,20 +22,6 @@ if TYPE_CHECKING:
 
 COLUMNS = ("model", "task", "metric", "method", "budget", "score")
 """Needed columns of ``cells.csv``; ``ci_low``, ``ci_high`` and ``n`` are used where they are filled."""
-
-VARIANT_COLUMNS = (
-    "n",
-    "window",
-    "overflow",
-    "rounding",
-    "head_scores",
-    "prompt",
-    "ablation",
-    "fraction",
-    "ablation_params",
-    "method_params",
-)
-"""Rows of one line must agree in these; only ``seed`` may differ, and is averaged over."""
 
 PANEL_INCHES = 2.0
 """Least width of a panel; as many tasks as fit stand side by side."""
@@ -122,21 +108,15 @@ def _drawable(cells: pd.DataFrame) -> pd.DataFrame:
             raise ValueError(
                 f"some rows of {method} on {task} with {model} have a budget and others have none"
             )
-        for column in VARIANT_COLUMNS:
-            if column in rows and len(set(map(_without_seed, rows[column]))) > 1:
-                raise ValueError(
-                    f"the rows of {method} on {task} with {model} differ in {column}: choose one"
-                )
+        check_one_line(rows, f"{method} on {task} with {model}")
     return cells
 
 
-def _without_seed(value: object) -> str:
-    """A comparable form of a cell's entry: JSON loses its seed, all empty entries are equal."""
-    if isinstance(value, str) and value.startswith("{"):
-        return json.dumps(
-            {key: item for key, item in json.loads(value).items() if key != "seed"}, sort_keys=True
-        )
-    return str(value)
+def check_one_line(rows: pd.DataFrame, name: str) -> None:
+    """Raise ValueError where rows that are to be one line differ in more than budget and seed."""
+    for column in ("n", *SETTINGS):
+        if column in rows and len(set(map(without_seed, rows[column]))) > 1:
+            raise ValueError(f"the rows of {name} differ in {column}: choose one")
 
 
 def _draw_method(panel: Axes, method: str, rows: pd.DataFrame) -> Line2D:

@@ -69,11 +69,14 @@ def save(folder: str | Path) -> list[Path]:
         ("", whole[whole["prompt"] == IMAGE_QUESTION]),
         ("_question_after", whole[full | (whole["prompt"] == QUESTION_AFTER)]),
     ):
-        if rows["budget"].notna().any() or len(rows) == len(cells):
+        if rows["budget"].notna().any() or (not ending and len(rows) == len(cells)):
             named = _accuracy_figures(rows).items()
             figures |= {f"{name}{ending}": accuracy_vs_budget(shown) for name, shown in named}
-    if (masked := cells[cells["method"] == "fullkv"])["ablation"].notna().any():
-        figures["mask_ablation"] = mask_ablation(masked)
+    masked = cells[cells["ablation"].notna()]
+    if (masked["method"] == "fullkv").any():
+        figures["mask_ablation"] = mask_ablation(cells[cells["method"] == "fullkv"])
+    if others := sorted(set(masked["method"]) - {"fullkv"}):
+        warnings.warn(f"ablations are drawn of FullKV alone, not of {', '.join(others)}", stacklevel=2)
     comparisons = folder / "comparisons.csv"
     if comparisons.is_file() and set(cells["method"]) >= SPLIT:
         table = pd.read_csv(comparisons)

@@ -42,8 +42,14 @@ def choose(config: Mapping[str, Any]) -> Chosen:
         ``documents`` names nothing that can be read, or what belongs to it is wrong.
     """
     n, given, seed = config["n"], config["documents"], config["seed"]
-    if not isinstance(n, int) or n < 1:
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
         raise InputError(f"n must be a positive integer, got {n!r}")
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise InputError(f"seed must be an integer from 0 on, got {seed!r}")
+    if not isinstance(config["kinds"], Sequence) or isinstance(config["kinds"], str):
+        raise InputError(f"kinds must be a list of kinds of pages ([form,receipt]), got {config['kinds']!r}")
+    if not isinstance(config["tokens"], int):
+        raise InputError(f"tokens must be a number of visual tokens, got {config['tokens']!r}")
     if given == "pages":
         pages, facts = generated(n, seed=seed, kinds=config["kinds"], tokens=config["tokens"])
         options = {name: config[name] for name in ("seed", "kinds", "tokens")}

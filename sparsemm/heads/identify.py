@@ -34,7 +34,7 @@ MAX_NEW_TOKENS = 1024
 
 def check_rule(rule: str) -> None:
     """Raise InputError for an unknown rule."""
-    if rule not in RULES:
+    if rule not in list(RULES):
         raise InputError(f"unknown rule {rule!r}; known: {', '.join(RULES)}")
 
 
@@ -122,9 +122,10 @@ def run(config: dict[str, Any]) -> Path:
     """``sparsemm heads``: identify the heads of ``config["model"]`` and write ``config["output"]``."""
     check_views(config["views"])
     check_rule(config["rule"])
-    if not isinstance(config["batch_size"], int) or config["batch_size"] < 1:
-        raise InputError(f"batch_size must be a positive integer, got {config['batch_size']!r}")
-    output = Path(config["output"])
+    size = config["batch_size"]
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise InputError(f"batch_size must be a positive integer, got {size!r}")
+    output = Path(str(config["output"]))
     if output.suffix != ".safetensors":
         raise InputError(f"output must end with .safetensors, got {output.name!r}")
     chosen = choose(config)

@@ -26,7 +26,9 @@ def allocated(tensors: list[Tensor]) -> int:
 def alive(layer: object) -> list[Tensor]:
     """Every tensor that can be reached from a cache layer, save the counts that it reports."""
     found: list[Tensor] = []
-    queue: list[Any] = [held for name, held in vars(layer).items() if name not in ("valid", "kept")]
+    queue: list[Any] = [
+        held for name, held in vars(layer).items() if name not in ("valid", "kept", "question")
+    ]
     visited: set[int] = set()
     while queue:
         thing = queue.pop()

@@ -143,6 +143,8 @@ def test_a_model_whose_image_sees_the_question_is_refused(family: str) -> None:
         (0, "at least 1 and leave some of the prompt"),
         ((3, 1000), "at least 1 and leave some of the prompt"),
         ((3, 3, 3), "given for 3 rows, the prompt has 2"),
+        (2.7, "must be whole numbers, got 2.7"),
+        (True, "must be whole numbers, got True"),
     ],
 )
 def test_questions_that_do_not_fit_are_refused(asked: Any, message: str) -> None:

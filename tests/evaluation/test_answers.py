@@ -106,10 +106,13 @@ def test_estimated_memory_bounds_the_rows(untrained):
         fit = rows_that_fit(
             prompts + rows * row + row // 2, text, torch.float32, documents=3, max_new_tokens=20
         )
-        assert fit(100) == rows
-        assert fit(200) <= rows
+        assert fit(100, 0) == rows
+        assert fit(200, 0) <= rows
     capped = rows_that_fit(10**9, text, torch.float32, documents=3, max_new_tokens=20, max_rows=5)
-    assert capped(100) == 5
-    assert rows_that_fit(1, text, torch.float32, documents=3, max_new_tokens=20)(100) == 1
+    assert capped(100, 0) == 5
+    assert rows_that_fit(1, text, torch.float32, documents=3, max_new_tokens=20)(100, 0) == 1
+    # A question after compression is held like what is generated.
+    longer = prompts + 7 * row_bytes(shape, 100, 20 + 30, 4, text.vocab_size)
+    assert rows_that_fit(longer, text, torch.float32, documents=3, max_new_tokens=20)(100, 30) == 7
     # K/V of a document: keys and values of all layers and KV heads, twice.
     assert document_bytes(shape, 100, 4) == 2 * 2 * 8 * 4 * 100 * 24 * 4

@@ -1,5 +1,6 @@
 """Identity: what names a cell's file, and what does not."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -66,7 +67,8 @@ def test_what_is_compared_shares_a_group_and_what_shares_a_prefill_a_run(cell):
 def test_columns_of_an_ablation(cell):
     columns = cell("ablation=mask_random", "fraction=0.1", "ablations.mask_random.seed=3").columns()
     assert (columns["ablation"], columns["fraction"], columns["seed"]) == ("mask_random", 0.1, 3)
-    assert columns["ablation_params"] == '{"mode": "remove", "seed": 3}'
+    described = json.loads(columns["ablation_params"])
+    assert described == {"mode": "remove", "seed": 3, "heads": 6, "head_scores": columns["head_scores"]}
     assert columns["head_scores"].startswith("own.safetensors@")
     plain = cell().columns()
     assert [plain[name] for name in ("ablation", "fraction", "ablation_params", "seed")] == [None] * 4

@@ -108,6 +108,21 @@ def test_ablations_are_compared_at_equal_fractions():
     assert found[0]["difference"] == pytest.approx((np.array(masked[0]["samples"]["score"]) - random).mean())
 
 
+def test_cells_that_differ_in_more_than_their_seed_are_not_averaged():
+    """Another mode of an ablation, or another kernel of a method, under the same name in the same folder."""
+    modes = [
+        cell("fullkv", None, hits(0.5), kept=N, ablation="mask_visual", fraction=0.1, ablation_params=params)
+        for params in ('{"mode": "remove"}', '{"mode": "uniform"}')
+    ]
+    random = cell("fullkv", None, hits(0.5), kept=N, ablation="mask_random", fraction=0.1)
+    assert comparisons([FULL, *modes, random], FULL) == []
+    assert len(comparisons([FULL, modes[0], random], FULL)) == 1
+    kernels = [
+        cell("sparsemm_flat", 16, hits(0.3), method_params=params) for params in ("{}", '{"kernel": 1}')
+    ]
+    assert comparisons([FULL, GRID[0], *kernels], FULL) == []
+
+
 def test_prompts_are_compared_under_the_same_method_and_budget():
     after = [
         cell("snapkv", budget, hits(0.3), prompt=prompt)

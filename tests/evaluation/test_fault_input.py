@@ -47,7 +47,8 @@ OPTIONS = {
     "plan=perhaps": "plan must be true or false, got 'perhaps'",
     "methods.snapkv.kernel=4": "kernel must be odd, got 4",
     "prompt=question": "prompt must be image_question or question_after_compression, or a list of both",
-    "prompt=[]": "or a list of both, got None",
+    "prompt=[]": "no form of prompts given (prompt=[image_question,question_after_compression])",
+    "fraction=0.1": "fraction is for an ablation, and none is chosen",
     "ablation=mask_visual model.head_scores=null": "head scores of tiny, for mask_visual, were not measured",
     "model.head_scores=3 method=[sparsemm]": "no such file: 3",
 }  # names that are unknown: tests/test_cli.py
@@ -60,8 +61,10 @@ def test_options(option, untrained, tmp_path, capfd):
 
 
 ABLATIONS = {
-    "ablation=mask_visual fraction=1.5": "fraction must be a share of the heads in (0, 1], got 1.5",
-    "ablation=mask_visual fraction=true": "fraction must be a share of the heads in (0, 1], got True",
+    "ablation=mask_visual fraction=1.5": "fraction must be a share of the heads in [0, 1], got 1.5",
+    "ablation=mask_visual fraction=true": "fraction must be a share of the heads in [0, 1], got True",
+    "ablation=mask_visual fraction=[[1]]": "fraction must be a share of the heads in [0, 1], got [1]",
+    "+ablations.foo.seed=1": "a method or ablation needs a _target_",
     "ablation=mask_visual fraction=[]": "no fraction of heads given (fraction=[0,0.1])",
     "ablation=mask_random fraction=0.7": "fraction must be at most 0.5 for random heads",
     "ablation=mask_random ablations.mask_random.seed=[]": "ablation mask_random has no seed",

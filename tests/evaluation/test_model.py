@@ -11,13 +11,15 @@ import pytest
 import torch
 from lmms_eval.api.instance import GenerationResult, Instance
 from lmms_eval.models import get_model
+from lmms_eval.protocol import ChatMessages
 from loguru import logger
 
 from sparsemm.configs import InputError
 from sparsemm.documents import make_page
+from sparsemm.evaluation.generation import generate
 from sparsemm.evaluation.model import SparseMMChat
 from sparsemm.evaluation.model_arguments import own_device
-from sparsemm.evaluation.requests import Document, in_batches, refuse_sampling
+from sparsemm.evaluation.requests import Document, arguments, in_batches, refuse_sampling
 from sparsemm.tiny import OCR_PROMPT
 
 PAGES = [make_page(seed, tokens=32) for seed in range(5)]
@@ -225,8 +227,41 @@ def test_the_guide_has_the_arguments_of_the_docstring():
     )
     text = (SparseMMChat.__doc__ or "").split("----------\n", 1)[1].split("\n\n")[0]
     described = re.findall(r"^    (\S.*?)(?: : (.*))?\n((?:        .*\n?)+)", text, re.M)
-    assert len(described) == 10
+    assert len(described) == 11
     assert rows == [
         (name, kind.replace('"', "`"), " ".join(lines.replace("``", "`").split()))
         for name, kind, lines in described
     ]
+
+
+def test_a_prompt_may_be_compressed_before_its_question(untrained):
+    """As a sweep's cell: the same texts; a text before an image is refused by its document."""
+    options = {"method": "snapkv", "budget": 16, "window": 8, "batch_size": 2, "device": "cpu"}
+    chat = SparseMMChat(str(untrained), prompt="question_after_compression", **options)
+    plain = SparseMMChat(str(untrained), **options)
+    settings = [{"max_new_tokens": 6}] * 3
+    conversations = [
+        ChatMessages(messages=arguments(request)[1](index)).to_hf_messages()
+        for index, request in enumerate(requests(settings))
+    ]
+    expected = [
+        response.text
+        for start in (0, 2)
+        for response in generate(
+            chat.checkpoint,
+            conversations[start : start + 2],
+            chat.method,
+            max_new_tokens=6,
+            prefill=chat.prefill,
+        )
+    ]
+    assert answer(chat, settings) == expected
+    assert answer(plain, settings) != expected
+    with pytest.raises(InputError, match="prompt must be image_question or question_after_compression"):
+        SparseMMChat(str(untrained), prompt="after")
+    question = ("", lambda doc: [{"role": "user", "content": [{"type": "text", "text": "what"}]}])
+    chat.task_dict["pages"] = {"test": range(5)}
+    request = requests(settings)[1]
+    request.arguments = (*question, *arguments(request)[2:])
+    with pytest.raises(InputError, match="document 1 cannot be asked with prompt=question_after_compression"):
+        chat.generate_until([request])

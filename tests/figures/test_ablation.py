@@ -50,6 +50,22 @@ def test_what_cannot_be_drawn_is_said(cells, masked):
         mask_ablation(pd.concat([masked, masked.assign(model="other")]))
 
 
+def test_rows_of_one_point_that_differ_in_more_than_their_seed_are_refused(masked):
+    random = (masked["ablation"] == "mask_random").to_numpy()
+    mixed = masked.assign(ablation_params="{}")
+    mixed.loc[random & (masked["seed"] == 1).to_numpy(), "ablation_params"] = '{"mode": "uniform"}'
+    with pytest.raises(ValueError, match="mask_random on tiny_docvqa differ in ablation_params: choose one"):
+        mask_ablation(mixed)
+
+
+def test_ablations_of_other_methods_are_named(results, masked):
+    table = pd.read_csv(results / "cells.csv")
+    other = table[table["method"] == "snapkv"].assign(ablation="mask_visual", fraction=0.1)
+    pd.concat([table, other]).to_csv(results / "cells.csv", index=False)
+    with pytest.warns(UserWarning, match="ablations are drawn of FullKV alone, not of snapkv"):
+        assert {path.stem for path in save(results)} == {"accuracy_vs_budget", "head_scores_tiny"}
+
+
 def test_masked_and_query_agnostic_cells_are_drawn_apart(results, masked):
     table = pd.read_csv(results / "cells.csv")
     after = table[table["method"] != "fullkv"].assign(prompt="question_after_compression", score=0.1)
