@@ -13,7 +13,7 @@ from sparsemm.cache.checks import triton_interpreted
 
 TILE_BYTES = 16_384  # of K, and as much of V, in a processor's shared memory at a time
 ROW_TILE = 16  # least rows of a matrix product
-MOST_ROWS = 64
+MOST_ROWS = 32
 PART_TILE = 16
 
 
