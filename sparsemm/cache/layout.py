@@ -47,10 +47,10 @@ class Group:
 def partition(lengths: NDArray[np.int64], entry_size: int, backend: Backend) -> list[NDArray[np.int64]]:
     """Divide segments into groups whose members are padded to the longest of them.
 
-    ``loop`` and ``triton`` give every segment its own group, ``padded`` one group to all. ``grouped`` starts with one
-    group and splits where a split saves most padding, as long as that costs less time than the padding did,
-    or as long as the padding is more than a quarter of the entries: nearly equal heads end in one group,
-    very unequal ones in many.
+    ``loop`` and ``triton`` give every segment its own group, ``padded`` one group to all. ``grouped`` starts
+    with one group and splits where a split saves most padding, as long as that costs less time than the
+    padding did, or as long as the padding is more than a quarter of the entries: nearly equal heads end in
+    one group, very unequal ones in many.
 
     Parameters
     ----------

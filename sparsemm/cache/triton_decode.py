@@ -5,6 +5,8 @@ merged by the logarithms of their sums.
 """
 
 import math
+from importlib import import_module
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +15,7 @@ from sparsemm.cache.checks import triton_interpreted
 
 TILE_BYTES = 16_384  # of K, and as much of V, in a processor's shared memory at a time
 ROW_TILE = 16  # least rows of a matrix product
-MOST_ROWS = 32
+MOST_ROWS = 32  # of 64, float32 and head_dim 256 would not fit the shared memory of a small GPU
 PART_TILE = 16
 
 
@@ -52,8 +54,7 @@ def ragged_decode(
     Tensor
         Shape [segments, rows, value head_dim].
     """
-    from sparsemm.cache.triton_kernels import attend_chunk, merge_chunks
-
+    kernels: Any = import_module("sparsemm.cache.triton_kernels")
     segments, rows, head_dim = query.shape
     value_dim = values.shape[1]
     partial = query.new_empty(len(listed), rows, value_dim, dtype=torch.float32)
@@ -62,9 +63,11 @@ def ragged_decode(
     key_tile, value_tile = (max(16, _power(dim)) for dim in (head_dim, value_dim))
     row_tile = min(MOST_ROWS, max(ROW_TILE, _power(rows)))
     slot_tile = TILE_BYTES // (max(key_tile, value_tile) * keys.element_size())
+    # The interpreter would multiply the bit patterns of bfloat16.
+    operand = "float32" if triton_interpreted() else str(keys.dtype).removeprefix("torch.")
     tokens, appended = (1, 0) if visible is None else visible.shape[1:]
     with torch.cuda.device_of(query):
-        attend_chunk[len(listed), -(-rows // row_tile)](
+        kernels.attend_chunk[len(listed), -(-rows // row_tile)](
             *(query.contiguous(), keys, values, starts, ends, listed),
             None if visible is None else visible.to(torch.uint8).contiguous(),
             *(partial, sums, scaling * math.log2(math.e), rows, tokens, appended),
@@ -76,10 +79,10 @@ def ragged_decode(
             ROW_TILE=row_tile,
             SLOT_TILE=min(size, max(16, slot_tile)),
             CHUNK=size,
-            OPERAND=_operand(keys.dtype),
+            OPERAND=getattr(kernels.tl, operand),
             num_stages=2,
         )
-        merge_chunks[segments, rows](
+        kernels.merge_chunks[segments, rows](
             *(partial, sums, starts, ends, firsts, merged, rows),
             VALUE_DIM=value_dim,
             VALUE_TILE=value_tile,
@@ -108,12 +111,3 @@ def _(
 def _power(count: int) -> int:
     """Smallest power of two that is not below a positive count."""
     return 1 << (count - 1).bit_length()
-
-
-def _operand(dtype: torch.dtype) -> object:
-    """Type of a matrix product's factors."""
-    import triton.language as tl
-
-    # The interpreter multiplies the bit patterns of bfloat16.
-    names = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
-    return tl.float32 if triton_interpreted() else names.get(dtype, tl.float32)

@@ -1,9 +1,11 @@
-"""Triton kernels of decoding over a flat storage: attention by chunk, then the merge of each segment's chunks.
+"""Triton kernels of decoding over a flat storage: attention by chunk, then the merge of a segment's chunks.
 
-What is imported here needs Triton; nothing else in the package does. The launches are in `triton_decode`.
+This file needs Triton, and nothing else in the package does: it is imported where the kernels are launched,
+by `triton_decode`.
 """
 
-# Triton reads annotations as objects: no `from __future__ import annotations` here.
+# pyright: reportMissingImports=false
+
 import triton
 import triton.language as tl
 
@@ -88,7 +90,7 @@ def attend_chunk(
                 other=0.0,
             ).to(OPERAND)
             total = total * shrink + tl.sum(weights, 1)
-            output = output * shrink[:, None] + tl.dot(weights.to(OPERAND), value, input_precision="ieee")
+            output = output * shrink[:, None] + tl.dot(weights.to(value.dtype), value, input_precision="ieee")
             highest = peak
         divisor = tl.where(total == 0.0, 1.0, total)
         tl.store(

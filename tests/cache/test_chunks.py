@@ -18,7 +18,9 @@ def test_every_entry_is_in_one_chunk(capacities: list[int]) -> None:
     assert SMALLEST <= chunks.size <= LARGEST
     listed = chunks.listed.tolist()
     assert listed == [
-        [segment, chunk] for segment, count in enumerate(capacities) for chunk in range(-(-count // chunks.size))
+        [segment, chunk]
+        for segment, count in enumerate(capacities)
+        for chunk in range(-(-count // chunks.size))
     ]
     assert [listed[first] for first in chunks.firsts.tolist()] == [[s, 0] for s in range(len(capacities))]
     assert chunks.starts.tolist() == starts.tolist()
