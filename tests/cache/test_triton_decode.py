@@ -126,6 +126,13 @@ def test_very_unequal_lengths(dtype: torch.dtype) -> None:
 
 
 @needs_triton
+def test_a_chunk_larger_than_a_tile() -> None:
+    """Wide entries fill a tile with fewer of them than a chunk has, so that a chunk takes several."""
+    storage = storage_of([[100, 64, 17]], 256, 256, torch.float32)
+    assert error_of(storage, random_query(storage, 1, 2, 1)) < 1e-5
+
+
+@needs_triton
 def test_a_head_of_a_hundred_thousand_entries() -> None:
     storage = storage_of([[1, 100_000]], 32, 32, torch.float32)
     assert error_of(storage, random_query(storage, 1, 1, 1)) < 1e-5
