@@ -12,16 +12,14 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 from transformers import Cache, DynamicCache
 
-from sparsemm.cache import RaggedCache
+from sparsemm.cache import RaggedCache, model_shape
 from sparsemm.cache.decode import ragged_attention
 from sparsemm.cache.layout import Backend
 from sparsemm.cache.storage import FlatStorage
-from sparsemm.methods import ModelShape
 from sparsemm.tiny.architecture import build_model
 from tests.methods.cases import METHODS
 
 BATCH, PROMPT, STEPS, WINDOW = 32, 110, 60, 8
-SHAPE = ModelShape(6, 8, 4, 24)
 ROUNDS = 3
 CPU_BACKENDS: tuple[Backend, ...] = ("grouped", "loop", "padded")
 
@@ -54,6 +52,7 @@ def best(run: Callable[[], float]) -> float:
 def whole_model() -> None:
     """A step of the embedded architecture, every method at four budgets."""
     model = build_model().eval()
+    shape = model_shape(model.config.get_text_config())
     ids = torch.randint(8, 40, (BATCH, PROMPT))
     mask = torch.ones(BATCH, PROMPT, dtype=torch.long)
     for row in range(BATCH):
@@ -67,7 +66,7 @@ def whole_model() -> None:
     def cache_of(name: str, budget: int) -> Cache:
         if name == "stock":
             return DynamicCache(config=model.config)
-        return RaggedCache(model.config, METHODS[name](budget, WINDOW, SHAPE), max_new_tokens=STEPS)
+        return RaggedCache(model.config, METHODS[name](budget, WINDOW, shape), max_new_tokens=STEPS)
 
     # Rounds outside cells, so that a busy moment of the machine meets all of them.
     found = {cell: float("inf") for cell in [("stock", 0), *cells]}
