@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sparsemm.cache.chunks import chunks_bytes
 from sparsemm.cache.layout import Backend, lay_out
 from sparsemm.methods import ModelShape
 
@@ -70,6 +71,9 @@ def cache_bytes(
         free = rows * heads * (max_new_tokens - appended)
         total += (groups[-1].end - free) * entry * dtype.itemsize
         total += len(lengths) * INDEX_BYTES  # each segment's end
+        if backend == "triton":
+            total += chunks_bytes(lengths + max_new_tokens)
+            continue
         for group in groups:
             if len(groups) > 1:
                 total += len(group.segments) * INDEX_BYTES

@@ -1,8 +1,12 @@
 """What the ragged cache cannot do, said in one line instead of a wrong answer."""
 
+import os
 from typing import Any
 
+import torch
 from transformers import PretrainedConfig
+
+from sparsemm.cache.layout import BACKENDS
 
 ATTENTION_NAME = "sparsemm"
 
@@ -34,6 +38,35 @@ def text_config(config: PretrainedConfig) -> PretrainedConfig:
     if getattr(text, "num_kv_shared_layers", None) or any(mode == "reuse" for mode in shared):
         raise ValueError(f"{text.model_type}: K/V shared between layers is not supported")
     return text
+
+
+def triton_interpreted() -> bool:
+    """Whether Triton's kernels run in its interpreter, on the CPU: for tests, thousands of times slower."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def check_backend(backend: str) -> None:
+    """Raise ValueError for a decode backend that is unknown, or cannot run here."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    if backend != "triton":
+        return
+    if not (torch.cuda.is_available() or triton_interpreted()):
+        raise ValueError("backend 'triton' needs a GPU, and there is none: take 'grouped'")
+    try:
+        import sparsemm.cache.triton_kernels  # noqa: F401
+    except ImportError as error:
+        raise ValueError(
+            f"backend 'triton' needs the package triton ({error}): install it, or take 'grouped'"
+        ) from error
+
+
+def check_backend_device(backend: str, device: torch.device) -> None:
+    """Raise ValueError for a decode backend that cannot read K and V on this device."""
+    if backend == "triton" and device.type != "cuda" and not triton_interpreted():
+        raise ValueError(
+            f"backend 'triton' needs the model on a GPU, it is on {device}: move it, or take 'grouped'"
+        )
 
 
 def check_attention_arguments(dropout: float, arguments: dict[str, Any]) -> None:

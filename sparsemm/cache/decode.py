@@ -1,4 +1,4 @@
-"""Attention of new queries over a flat storage, group by group."""
+"""Attention of new queries over a flat storage."""
 
 import torch
 from torch import Tensor
@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from sparsemm.cache.layout import Group
 from sparsemm.cache.storage import FlatStorage
+from sparsemm.cache.triton_decode import ragged_decode
 
 
 def ragged_attention(
@@ -37,6 +38,19 @@ def ragged_attention(
     segments = batch * storage.heads
     shape = (segments, heads * tokens // storage.heads, head_dim)
     rows = query.reshape(shape)
+    if storage.chunks is None:
+        output = _by_group(rows, storage, scaling, visible)
+    else:
+        size, starts, listed, firsts = storage.chunks
+        output = ragged_decode(
+            *(rows, storage.keys, storage.values, starts, storage.ends, listed, firsts, size, scaling),
+            visible,
+        )
+    return output.view(batch, heads, tokens, -1).transpose(1, 2).contiguous()
+
+
+def _by_group(rows: Tensor, storage: FlatStorage, scaling: float, visible: Tensor | None) -> Tensor:
+    """Attend from each segment's query rows, [segments, rows, head_dim], one group after another."""
     if visible is not None:
         visible = visible.repeat_interleave(storage.heads, dim=0)
     output: Tensor | None = None
@@ -52,10 +66,10 @@ def ragged_attention(
             output = part
         else:
             if output is None:
-                output = part.new_empty(segments, *part.shape[1:])
+                output = part.new_empty(len(rows), *part.shape[1:])
             output.index_copy_(0, index, part)
     assert output is not None
-    return output.view(batch, heads, tokens, -1).transpose(1, 2).contiguous()
+    return output
 
 
 def _used(flat: Tensor, group: Group, appended: int) -> Tensor:

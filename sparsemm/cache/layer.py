@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsemm.cache.checks import check_backend_device
 from sparsemm.cache.decode import ragged_attention
 from sparsemm.cache.handle import HeldLayer, KVHandle, check_heads
 from sparsemm.cache.question import Context, attend_to_kept
@@ -63,6 +64,7 @@ class RaggedLayer(HeldLayer):
         """Note dtype, device and batch size of the first K and V."""
         check_heads(key_states, self.settings.shape)
         self.dtype, self.device = key_states.dtype, key_states.device
+        check_backend_device(self.settings.backend, self.device)
         self._rows = key_states.shape[0]
         self.keys = key_states[:, :, :0]
         self.values = value_states[:, :, :0]

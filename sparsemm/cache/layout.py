@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-Backend = Literal["grouped", "loop", "padded"]
+Backend = Literal["grouped", "loop", "padded", "triton"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 # One more group costs a handful of small operations: taken as the time to read this many stored numbers of
@@ -47,10 +47,10 @@ class Group:
 def partition(lengths: NDArray[np.int64], entry_size: int, backend: Backend) -> list[NDArray[np.int64]]:
     """Divide segments into groups whose members are padded to the longest of them.
 
-    ``loop`` gives every segment its own group, ``padded`` one group to all. ``grouped`` starts with one
-    group and splits where a split saves most padding, as long as that costs less time than the padding did,
-    or as long as the padding is more than a quarter of the entries: nearly equal heads end in one group,
-    very unequal ones in many.
+    ``loop`` and ``triton`` give every segment its own group, ``padded`` one group to all. ``grouped`` starts
+    with one group and splits where a split saves most padding, as long as that costs less time than the
+    padding did, or as long as the padding is more than a quarter of the entries: nearly equal heads end in
+    one group, very unequal ones in many.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def partition(lengths: NDArray[np.int64], entry_size: int, backend: Backend) -> 
         Segment numbers of each group, ascending; together every segment once.
     """
     count = len(lengths)
-    if backend == "loop":
+    if backend in ("loop", "triton"):
         return [np.array([segment]) for segment in range(count)]
     if backend == "padded":
         return [np.arange(count)]

@@ -6,10 +6,10 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from sparsemm.cache import stats
 from sparsemm.cache.backbone import model_shape, stock_layers, with_held
-from sparsemm.cache.checks import text_config
+from sparsemm.cache.checks import check_backend, text_config
 from sparsemm.cache.head_mask import HeadMask, MaskMode
 from sparsemm.cache.layer import RaggedLayer
-from sparsemm.cache.layout import BACKENDS, Backend
+from sparsemm.cache.layout import Backend
 from sparsemm.cache.question import QuestionTokens
 from sparsemm.cache.settings import Settings
 from sparsemm.methods import KVMethod
@@ -45,14 +45,15 @@ class RaggedCache(Cache):
         kept whole, beside the budget. One number for all rows, or one for each. None: none.
     backend
         How generated tokens attend: "grouped" pads heads of similar length to each other, by cost; "loop"
-        takes head by head; "padded" pads all heads of a layer to its longest. None: chosen by device,
-        "grouped" everywhere now.
+        takes head by head; "padded" pads all heads of a layer to its longest; "triton" reads every head's
+        entries in chunks of one size, with no padding, by a kernel for GPUs that needs the package triton
+        (under TRITON_INTERPRET=1 on the CPU too, for tests). None: "grouped".
 
     Raises
     ------
     ValueError
-        When the model's text attention is not "sparsemm", no layer can be compressed, or the model needs
-        what eviction does not support.
+        When the model's text attention is not "sparsemm", no layer can be compressed, the model needs
+        what eviction does not support, or the backend cannot run here.
 
     Examples
     --------
@@ -76,8 +77,8 @@ class RaggedCache(Cache):
     ) -> None:
         self._config = text_config(config)
         shape = model_shape(self._config)
-        if backend is not None and backend not in BACKENDS:
-            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+        if backend is not None:
+            check_backend(backend)
         for name, count in (("prompt_length", prompt_length), ("max_new_tokens", max_new_tokens)):
             if count is not None and count < 1:
                 raise ValueError(f"{name} must be positive, got {count}")

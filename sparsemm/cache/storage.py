@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sparsemm.cache.chunks import Chunks
 from sparsemm.cache.layout import Backend, Group, lay_out, slots_of
 
 # Slots for appended tokens when nobody said how many will come; afterwards the slack doubles.
@@ -33,6 +34,9 @@ class FlatStorage:
         padding.
     indices
         For each group the segment numbers on the device; None where it holds all segments in natural order.
+        Backend "triton" reads segments, not groups, and has none.
+    chunks
+        What it reads instead; None for the other backends.
     starts, lengths
         First slot and number of entries of each segment (batch row * KV heads + KV head).
     ends
@@ -50,6 +54,7 @@ class FlatStorage:
     groups: list[Group]
     biases: list[Tensor | None]
     indices: list[Tensor | None]
+    chunks: Chunks | None
     starts: NDArray[np.int64]
     lengths: NDArray[np.int64]
     ends: Tensor
@@ -121,7 +126,8 @@ class FlatStorage:
     def tensors(self) -> list[Tensor]:
         """Every tensor that the storage keeps alive."""
         extra = [tensor for tensor in (*self.biases, *self.indices) if tensor is not None]
-        return [self.keys, self.values, self.ends, *extra]
+        listed = [] if self.chunks is None else self.chunks.tensors()
+        return [self.keys, self.values, self.ends, *extra, *listed]
 
     @classmethod
     def _allocate(
@@ -139,11 +145,13 @@ class FlatStorage:
         starts = np.empty_like(kept)
         biases: list[Tensor | None] = []
         indices: list[Tensor | None] = []
+        by_chunk = backend == "triton"
         for group in groups:
             padding = group.width - kept[group.segments]
             starts[group.segments] = group.offset + np.arange(len(group.segments)) * group.capacity + padding
-            natural = len(groups) == 1
-            indices.append(None if natural else torch.from_numpy(group.segments).to(keys.device))
+            if not by_chunk:
+                natural = len(groups) == 1
+                indices.append(None if natural else torch.from_numpy(group.segments).to(keys.device))
             biases.append(_padding_bias(padding, group.capacity, keys) if padding.any() else None)
         # Zeros, since a slot of the padding is multiplied by a weight of zero, and garbage may be NaN.
         slots = groups[-1].end
@@ -153,6 +161,7 @@ class FlatStorage:
             groups=groups,
             biases=biases,
             indices=indices,
+            chunks=Chunks.of(starts, kept + slack, keys.device) if by_chunk else None,
             starts=starts,
             lengths=kept + appended,
             ends=torch.from_numpy(starts + kept + appended).to(keys.device),

@@ -6,23 +6,22 @@ rounds; random weights, since time does not depend on them.
 
 import time
 from collections.abc import Callable
-from typing import get_args
 
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention as sdpa
 from transformers import Cache, DynamicCache
 
-from sparsemm.cache import RaggedCache
+from sparsemm.cache import RaggedCache, model_shape
 from sparsemm.cache.decode import ragged_attention
 from sparsemm.cache.layout import Backend
 from sparsemm.cache.storage import FlatStorage
-from sparsemm.methods import ModelShape
 from sparsemm.tiny.architecture import build_model
 from tests.methods.cases import METHODS
 
 BATCH, PROMPT, STEPS, WINDOW = 32, 110, 60, 8
-SHAPE = ModelShape(6, 8, 4, 24)
 ROUNDS = 3
+CPU_BACKENDS: tuple[Backend, ...] = ("grouped", "loop", "padded")
 
 
 def decode_ms(model: torch.nn.Module, cache: object, ids: Tensor, mask: Tensor) -> float:
@@ -53,6 +52,7 @@ def best(run: Callable[[], float]) -> float:
 def whole_model() -> None:
     """A step of the embedded architecture, every method at four budgets."""
     model = build_model().eval()
+    shape = model_shape(model.config.get_text_config())
     ids = torch.randint(8, 40, (BATCH, PROMPT))
     mask = torch.ones(BATCH, PROMPT, dtype=torch.long)
     for row in range(BATCH):
@@ -66,7 +66,7 @@ def whole_model() -> None:
     def cache_of(name: str, budget: int) -> Cache:
         if name == "stock":
             return DynamicCache(config=model.config)
-        return RaggedCache(model.config, METHODS[name](budget, WINDOW, SHAPE), max_new_tokens=STEPS)
+        return RaggedCache(model.config, METHODS[name](budget, WINDOW, shape), max_new_tokens=STEPS)
 
     # Rounds outside cells, so that a busy moment of the machine meets all of them.
     found = {cell: float("inf") for cell in [("stock", 0), *cells]}
@@ -80,25 +80,31 @@ def whole_model() -> None:
 
 
 def large_layer() -> None:
-    """One layer of 32 heads of 128 at 256 kept entries on average, by backend."""
-    heads, length, head_dim = 32, 8192, 128
-    equal = [256] * heads
-    skewed = [128] * (heads - 2) + [128 + 15 * 128, 128 + 17 * 128]
-    for name, counts in (("equal", equal), ("skewed", skewed)):
-        kept = torch.arange(length) < torch.tensor(counts)[:, None]
-        keys = torch.randn(1, heads, length, head_dim)
-        for backend in get_args(Backend):
-            storage = FlatStorage.from_dense(keys, keys, kept[None], 8, backend)
-            query = torch.randn(1, heads, 1, head_dim)
+    """One layer of 32 heads of 128 at 32K tokens and 256 kept entries on average, against all of them."""
+    heads, length, head_dim = 32, 32_768, 128
+    counts = {"equal": [256] * heads, "skewed": [128] * (heads - 2) + [1024, 13 * 256]}
+    keys, values = torch.randn(2, 1, heads, length, head_dim)
+    query = torch.randn(1, heads, 1, head_dim)
+    full = best(lambda: attention_ms(lambda: sdpa(query, keys, values, scale=0.1), 3))
+    print(f"full SDPA {full:.2f} ms, {length} tokens")
+    for name, kept in counts.items():
+        mask = (torch.arange(length) < torch.tensor(kept)[:, None])[None]
+        for backend in CPU_BACKENDS:
+            storage = FlatStorage.from_dense(keys, values, mask, 8, backend)
+            step = best(
+                lambda storage=storage: attention_ms(lambda: ragged_attention(query, storage, 0.1), 50)
+            )
+            groups = len(storage.groups)
+            print(f"{name:7s} {backend:8s} {step:6.2f} ms, {groups} groups, 1/{full / step:.0f} of full SDPA")
 
-            def run(storage: FlatStorage = storage, query: Tensor = query) -> float:
-                ragged_attention(query, storage, 0.1)
-                start = time.process_time()
-                for _ in range(50):
-                    ragged_attention(query, storage, 0.1)
-                return (time.process_time() - start) / 50 * 1e3
 
-            print(f"{name:7s} {backend:8s} {best(run):6.2f} ms, {len(storage.groups)} groups")
+def attention_ms(attend: Callable[[], Tensor], repeats: int) -> float:
+    """Milliseconds of one call."""
+    attend()
+    start = time.process_time()
+    for _ in range(repeats):
+        attend()
+    return (time.process_time() - start) / repeats * 1e3
 
 
 if __name__ == "__main__":

@@ -6,8 +6,10 @@ import torch
 from sparsemm.cache import RaggedCache
 from sparsemm.cache.accounting import cache_bytes
 from sparsemm.cache.backbone import sliding_windows
+from sparsemm.cache.layout import Backend
 from tests.cache.reference import generate
 from tests.cache.test_matrix import method_of, methods, shape_of
+from tests.cache.triton_here import in_the_interpreter
 from tests.families import TWO, build, inputs
 
 TOKENS = 5
@@ -18,9 +20,20 @@ TOKENS = 5
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("budget", [8, 14, 0.5, 25, 64])
 def test_bytes_are_the_measured_ones(family: str, name: str, batch: int, budget: int | float) -> None:
+    check(family, name, batch, budget, "grouped")
+
+
+@in_the_interpreter
+@pytest.mark.parametrize("batch", [1, 2])
+def test_bytes_are_the_measured_ones_with_a_work_list(batch: int) -> None:
+    check("llava_next", "adakv", batch, 14, "triton")
+
+
+def check(family: str, name: str, batch: int, budget: int | float, backend: Backend) -> None:
     model, _ = build(family)
     prompts = inputs(family, batch)
-    cache = RaggedCache(model.config, method_of(name, budget, family), max_new_tokens=9)
+    method = method_of(name, budget, family)
+    cache = RaggedCache(model.config, method, max_new_tokens=9, backend=backend)
     generate(model, prompts, cache, tokens=TOKENS)
     stats = cache.stats()
     computed = cache_bytes(
@@ -32,6 +45,7 @@ def test_bytes_are_the_measured_ones(family: str, name: str, batch: int, budget:
         shape=shape_of(family),
         dtype=torch.float32,
         windows=sliding_windows(model.config.get_text_config()),
+        backend=backend,
     )
     assert computed.kept == stats.kv_bytes - stats.slack_bytes
     assert computed.full == stats.full_kv_bytes

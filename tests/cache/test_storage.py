@@ -12,8 +12,12 @@ from torch import Tensor
 from sparsemm.cache.decode import ragged_attention
 from sparsemm.cache.layout import GROUP_OVERHEAD, MAX_PADDING, Backend, lay_out, partition
 from sparsemm.cache.storage import FlatStorage
+from tests.cache.triton_here import in_the_interpreter
 
 backends = pytest.mark.parametrize("backend", get_args(Backend))
+decoding_backends = pytest.mark.parametrize(
+    "backend", ["grouped", "loop", "padded", pytest.param("triton", marks=in_the_interpreter)]
+)
 ROWS, HEADS, LENGTH, KEY_DIM, VALUE_DIM = 3, 2, 40, 4, 6
 
 
@@ -95,7 +99,7 @@ def test_cropping_forgets_appended_tokens_and_nothing_else() -> None:
         storage.crop(1)
 
 
-@backends
+@decoding_backends
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("tokens", [1, 3])
 @pytest.mark.parametrize("hidden", [False, True])

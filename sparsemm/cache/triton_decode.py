@@ -1,0 +1,113 @@
+"""Split-KV decoding in Triton: every segment cut into chunks of one size, so that no long one is waited for.
+
+FlashDecoding's two passes (Dao et al. 2023): each chunk is attended to alone, then a segment's chunks are
+merged by the logarithms of their sums.
+"""
+
+import math
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsemm.cache.checks import triton_interpreted
+
+TILE_BYTES = 16_384  # of K, and as much of V, in a processor's shared memory at a time
+ROW_TILE = 16  # least rows of a matrix product
+MOST_ROWS = 32  # of 64, float32 and head_dim 256 would not fit the shared memory of a small GPU
+PART_TILE = 16
+
+
+@torch.library.custom_op("sparsemm::ragged_decode", mutates_args=())
+def ragged_decode(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    starts: Tensor,
+    ends: Tensor,
+    listed: Tensor,
+    firsts: Tensor,
+    size: int,
+    scaling: float,
+    visible: Tensor | None,
+) -> Tensor:
+    """Attend from each segment's query rows to its entries.
+
+    Parameters
+    ----------
+    query
+        Shape [segments, rows, head_dim]; with `visible`, row ``r`` is of token ``r % q``.
+    keys, values
+        Flat, shapes [slots, head_dim] and [slots, value head_dim].
+    starts, ends
+        First slot of each segment, and the one behind its last entry, int64 [segments].
+    listed, firsts, size
+        The work list: see `Chunks`.
+    scaling
+        Factor of the dot products.
+    visible
+        Which appended tokens each query sees, bool [B, q, appended]; None for all.
+
+    Returns
+    -------
+    Tensor
+        Shape [segments, rows, value head_dim].
+    """
+    kernels: Any = import_module("sparsemm.cache.triton_kernels")
+    segments, rows, head_dim = query.shape
+    value_dim = values.shape[1]
+    partial = query.new_empty(len(listed), rows, value_dim, dtype=torch.float32)
+    sums = query.new_empty(len(listed), rows, dtype=torch.float32)
+    merged = query.new_empty(segments, rows, value_dim)
+    key_tile, value_tile = (max(16, _power(dim)) for dim in (head_dim, value_dim))
+    row_tile = min(MOST_ROWS, max(ROW_TILE, _power(rows)))
+    slot_tile = TILE_BYTES // (max(key_tile, value_tile) * keys.element_size())
+    # The interpreter would multiply the bit patterns of bfloat16.
+    operand = "float32" if triton_interpreted() else str(keys.dtype).removeprefix("torch.")
+    tokens, appended = (1, 0) if visible is None else visible.shape[1:]
+    with torch.cuda.device_of(query):
+        kernels.attend_chunk[len(listed), -(-rows // row_tile)](
+            *(query.contiguous(), keys, values, starts, ends, listed),
+            None if visible is None else visible.to(torch.uint8).contiguous(),
+            *(partial, sums, scaling * math.log2(math.e), rows, tokens, appended),
+            segments if visible is None else segments // len(visible),
+            HEAD_DIM=head_dim,
+            VALUE_DIM=value_dim,
+            KEY_TILE=key_tile,
+            VALUE_TILE=value_tile,
+            ROW_TILE=row_tile,
+            SLOT_TILE=min(size, max(16, slot_tile)),
+            CHUNK=size,
+            OPERAND=getattr(kernels.tl, operand),
+            num_stages=2,
+        )
+        kernels.merge_chunks[segments, rows](
+            *(partial, sums, starts, ends, firsts, merged, rows),
+            VALUE_DIM=value_dim,
+            VALUE_TILE=value_tile,
+            PART_TILE=PART_TILE,
+            CHUNK=size,
+        )
+    return merged
+
+
+@ragged_decode.register_fake
+def _(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    starts: Tensor,
+    ends: Tensor,
+    listed: Tensor,
+    firsts: Tensor,
+    size: int,
+    scaling: float,
+    visible: Tensor | None,
+) -> Tensor:
+    return query.new_empty(query.shape[0], query.shape[1], values.shape[1])
+
+
+def _power(count: int) -> int:
+    """Smallest power of two that is not below a positive count."""
+    return 1 << (count - 1).bit_length()

@@ -1,0 +1,313 @@
+"""The Triton kernels against one softmax per head in float64: in the interpreter, or on a GPU for real."""
+
+import copy
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch._dynamo.testing import CompileCounter
+
+from sparsemm.cache import RaggedCache
+from sparsemm.cache.decode import ragged_attention
+from sparsemm.cache.storage import FlatStorage
+from sparsemm.cache.triton_decode import ragged_decode
+from tests.cache.reference import assert_same, generate
+from tests.cache.test_life import converse, piece
+from tests.cache.test_matrix import BELOW, method_of
+from tests.cache.triton_here import DEVICE, in_the_interpreter, needs_triton
+from tests.families import TWO, build, inputs
+
+SCALING = 0.3
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 1e-2}
+
+
+@contextmanager
+def poisoned_memory() -> Iterator[None]:
+    """Let `torch.empty` give NaN, as memory in use before may hold."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.empty(9, device=DEVICE).isnan().all()
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def storage_of(
+    lengths: list[list[int]],
+    head_dim: int,
+    value_dim: int,
+    dtype: torch.dtype,
+    slack: int = 5,
+    seed: int = 0,
+) -> FlatStorage:
+    """A storage of so many random entries for each row and KV head, NaN wherever there is none."""
+    generator = torch.Generator().manual_seed(seed)
+    counts = torch.tensor(lengths)
+    longest = int(counts.max())
+    kept = torch.arange(longest) >= longest - counts[..., None]
+    shape = (*counts.shape, longest)
+    keys = torch.randn(*shape, head_dim, generator=generator).to(DEVICE, dtype)
+    values = torch.randn(*shape, value_dim, generator=generator).to(DEVICE, dtype)
+    storage = FlatStorage.from_dense(keys, values, kept.to(DEVICE), slack, "triton")
+    used = torch.zeros(len(storage.keys), dtype=torch.bool)
+    for start, length in zip(storage.starts, storage.lengths, strict=True):
+        used[start : start + length] = True
+    storage.keys[~used.to(DEVICE)] = torch.nan
+    storage.values[~used.to(DEVICE)] = torch.nan
+    return storage
+
+
+def error_of(storage: FlatStorage, query: Tensor, visible: Tensor | None = None) -> float:
+    """Largest difference from the obvious answer in float64; of numbers above 1 relative to them."""
+    with poisoned_memory():
+        output = ragged_attention(query, storage, SCALING, visible).double().cpu()
+    batch, heads, tokens, _ = query.shape
+    assert output.shape == (batch, tokens, heads, storage.values.shape[1])
+    keys, values, queries = (tensor.double().cpu() for tensor in (storage.keys, storage.values, query))
+    expected = torch.empty_like(output)
+    for row in range(batch):
+        for head in range(heads):
+            segment = row * storage.heads + head * storage.heads // heads
+            start = storage.starts[segment]
+            slots = slice(start, start + storage.lengths[segment])
+            scores = queries[row, head] @ keys[slots].T * SCALING
+            if visible is not None:
+                scores[:, -visible.shape[2] :].masked_fill_(~visible[row].cpu(), -torch.inf)
+            expected[row, :, head] = scores.softmax(-1) @ values[slots]
+    return ((output - expected).abs() / expected.abs().clamp(min=1.0)).max().item()
+
+
+def random_query(storage: FlatStorage, batch: int, group: int, tokens: int, seed: int = 1) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (batch, storage.heads * group, tokens, storage.keys.shape[1])
+    return torch.randn(shape, generator=generator).to(DEVICE, storage.keys.dtype)
+
+
+@needs_triton
+@given(
+    seed=st.integers(0, 2**31),
+    lengths=st.integers(1, 3).flatmap(
+        lambda heads: st.lists(
+            st.lists(
+                st.sampled_from([1, 2, 63, 64, 65]) | st.integers(1, 200), min_size=heads, max_size=heads
+            ),
+            min_size=1,
+            max_size=2,
+        )
+    ),
+    head_dim=st.sampled_from([24, 32, 64, 80, 96, 128, 256]),
+    value_dim=st.none() | st.sampled_from([16, 40]),
+    group=st.sampled_from([1, 2, 4, 7]),
+    dtype=st.sampled_from([*TOLERANCE]),
+)
+@settings(max_examples=40)
+def test_every_shape_equals_the_obvious_reference(
+    seed: int, lengths: list[list[int]], head_dim: int, value_dim: int | None, group: int, dtype: torch.dtype
+) -> None:
+    storage = storage_of(lengths, head_dim, value_dim or head_dim, dtype, seed=seed)
+    query = random_query(storage, len(lengths), group, 1, seed + 1)
+    assert error_of(storage, query) < TOLERANCE[dtype]
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", [*TOLERANCE])
+def test_very_unequal_lengths(dtype: torch.dtype) -> None:
+    """Also a head so long that it is merged in several steps."""
+    storage = storage_of([[1, 3000, 7, 64]], 32, 32, dtype)
+    assert error_of(storage, random_query(storage, 1, 2, 1)) < TOLERANCE[dtype]
+
+
+@needs_triton
+def test_a_chunk_larger_than_a_tile() -> None:
+    """Wide entries fill a tile with fewer of them than a chunk has, so that a chunk takes several."""
+    storage = storage_of([[100, 64, 17]], 256, 256, torch.float32)
+    assert error_of(storage, random_query(storage, 1, 2, 1)) < 1e-5
+
+
+@needs_triton
+def test_a_head_of_a_hundred_thousand_entries() -> None:
+    storage = storage_of([[1, 100_000]], 32, 32, torch.float32)
+    assert error_of(storage, random_query(storage, 1, 1, 1)) < 1e-5
+
+
+@needs_triton
+@pytest.mark.parametrize("large", [1e4, -1e4])
+def test_large_scores_do_not_overflow(large: float) -> None:
+    """Softmax is that of the scores less their peak, in every chunk and in the merge."""
+    storage = storage_of([[150, 3]], 32, 32, torch.float32)
+    query = random_query(storage, 1, 2, 1)
+    storage.keys[int(storage.starts[0]) + 70] = query[0, 0, 0] * large
+    output = ragged_attention(query, storage, SCALING)
+    assert output.isfinite().all()
+    if large > 0:
+        torch.testing.assert_close(output[0, 0, 0], storage.values[int(storage.starts[0]) + 70])
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("group", [1, 5])
+def test_queries_of_a_later_turn_see_what_the_mask_says(dtype: torch.dtype, group: int) -> None:
+    """One row's turn is padded; the rows of a group of 5 need several tiles; appended tokens fill chunks."""
+    tokens, appended = 8, 80
+    storage = storage_of([[1, 70], [130, 60]], 24, 24, dtype, slack=100)
+    generator = torch.Generator().manual_seed(2)
+    new = torch.randn(2, storage.heads, appended, 24, generator=generator).to(DEVICE, dtype)
+    storage.append(new, new.flip(2))
+    visible = torch.ones(2, tokens, appended, dtype=torch.bool).tril(appended - tokens)
+    visible[1, :, -tokens : -tokens + 3] = False
+    visible[0, 2] = False  # nothing but the kept entries
+    query = random_query(storage, 2, group, tokens)
+    assert error_of(storage, query, visible.to(DEVICE)) < TOLERANCE[dtype]
+    assert error_of(storage, query) < TOLERANCE[dtype]
+
+
+@needs_triton
+def test_tokens_are_seen_from_the_step_that_appends_them() -> None:
+    """Also past the slack, where segments move, and after some were taken back."""
+    storage = storage_of([[60, 1, 130]], 32, 32, torch.float32, slack=3)
+    generator = torch.Generator().manual_seed(2)
+    for step in range(9):
+        new = torch.randn(1, 3, 1, 32, generator=generator).to(DEVICE)
+        storage.append(new, new * 2)
+        assert error_of(storage, random_query(storage, 1, 2, 1, step)) < 1e-5
+    storage.crop(4)
+    assert error_of(storage, random_query(storage, 1, 2, 1)) < 1e-5
+
+
+def test_the_layout_has_no_padding() -> None:
+    counts = torch.tensor([[3, 50], [200, 1]])
+    kept = torch.arange(200) < counts[..., None]
+    entries = torch.randn(2, 2, 200, 8)
+    storage = FlatStorage.from_dense(entries, entries, kept, 10, "triton")
+    assert len(storage.keys) == counts.sum() + 4 * 10
+    assert storage.slack_bytes() == 4 * 10 * 2 * 8 * 4
+
+
+def arguments(storage: FlatStorage, group: int) -> tuple[Any, ...]:
+    rows = random_query(storage, 1, group, 1).reshape(storage.heads, group, -1)
+    assert storage.chunks is not None
+    size, starts, listed, firsts = storage.chunks
+    return rows, storage.keys, storage.values, starts, storage.ends, listed, firsts, size, SCALING, None
+
+
+@needs_triton
+def test_the_operator_is_described_as_it_is() -> None:
+    """Its fake has the real one's shapes, so that torch.compile and CUDA graphs can take it."""
+    storage = storage_of([[9, 70]], 24, 16, torch.float32)
+    tests = ("test_schema", "test_faketensor")
+    torch.library.opcheck(ragged_decode, arguments(storage, 3), test_utils=tests)
+
+
+@needs_triton
+def test_dynamo_takes_the_operator_whole() -> None:
+    storage = storage_of([[9, 70]], 24, 16, torch.float32)
+    counter = CompileCounter()
+    compiled = torch.compile(
+        lambda *given: ragged_decode(*given) * 2, backend=counter, fullgraph=True, dynamic=False
+    )
+    given_arguments = arguments(storage, 3)
+    torch.testing.assert_close(compiled(*given_arguments), ragged_decode(*given_arguments) * 2)
+    assert counter.frame_count == 1
+
+
+@needs_triton
+@pytest.mark.parametrize("family", TWO)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_whole_generations_are_those_of_the_grouped_backend(family: str, batch: int) -> None:
+    model = build(family)[0]
+    prompts = inputs(family, batch)
+    if DEVICE.type != "cpu":
+        model, prompts = copy.deepcopy(model).to(DEVICE), prompts.to(DEVICE)  # pyright: ignore
+    assert batch == 1 or not bool(prompts["attention_mask"].all())
+    results = []
+    for backend in ("grouped", "triton"):
+        cache = RaggedCache(model.config, method_of("sparsemm", BELOW, family), backend=backend)
+        results.append(generate(model, prompts, cache))
+        assert cache.stats().tokens_evicted > 0
+    assert_same(*results, tolerance=1e-5 if DEVICE.type == "cpu" else 1e-3)
+
+
+@in_the_interpreter
+def test_turns_are_those_of_the_grouped_backend() -> None:
+    family = "qwen2_vl"
+    prompts = inputs(family, 2)
+    pieces = [piece(2, count, seed) for seed, count in enumerate([1, 5, 1])]
+    pieces[1][1][0, :2] = 0  # the turn of the first row is shorter: left-padded
+    model, _ = build(family)
+    method = method_of("adakv", BELOW, family)
+    expected, result = (
+        converse(model, RaggedCache(model.config, method, backend=backend), prompts, pieces)
+        for backend in ("grouped", "triton")
+    )
+    for (_, valid), mine, theirs in zip(pieces, result[1:], expected[1:], strict=True):
+        torch.testing.assert_close(mine[valid.bool()], theirs[valid.bool()], rtol=0, atol=1e-5)
+
+
+def test_without_a_gpu_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    model, _ = build("llama")
+    with pytest.raises(ValueError, match="backend 'triton' needs a GPU, and there is none: take 'grouped'"):
+        RaggedCache(model.config, method_of("snapkv", BELOW, "llama"), backend="triton")
+    # A GPU there may be, and the model elsewhere.
+    monkeypatch.setattr("sparsemm.cache.ragged_cache.check_backend", lambda backend: None)
+    cache = RaggedCache(model.config, method_of("snapkv", BELOW, "llama"), backend="triton")
+    with pytest.raises(
+        ValueError, match="needs the model on a GPU, it is on cpu: move it, or take 'grouped'"
+    ):
+        generate(model, inputs("llama", 1), cache)
+
+
+def test_without_triton_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.delitem(sys.modules, "sparsemm.cache.triton_kernels", raising=False)
+    model, _ = build("llama")
+    with pytest.raises(ValueError, match=r"backend 'triton' needs the package triton \(.*\): install it, or"):
+        RaggedCache(model.config, method_of("snapkv", BELOW, "llama"), backend="triton")
+
+
+COMPILE = """
+import triton
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from sparsemm.cache.triton_kernels import attend_chunk, merge_chunks
+
+TYPES = {
+    **dict.fromkeys(("query", "keys", "values", "merged"), "*bf16"),
+    **dict.fromkeys(("starts", "ends"), "*i64"),
+    **dict.fromkeys(("chunks", "firsts"), "*i32"),
+    **dict.fromkeys(("partial", "sums"), "*fp32"),
+    **{"visible": "*u8", "scaling": "fp32"},
+    **dict.fromkeys(("rows", "tokens", "appended", "heads"), "i32"),
+}
+TILES = dict(HEAD_DIM=80, VALUE_DIM=80, KEY_TILE=128, VALUE_TILE=128, ROW_TILE=16, SLOT_TILE=64)
+TILES |= dict(CHUNK=64, OPERAND=tl.bfloat16, PART_TILE=16)
+for kernel, constants in ((attend_chunk, {"visible": None}), (attend_chunk, {}), (merge_chunks, {})):
+    constants = constants | {name: TILES[name] for name in kernel.arg_names if name in TILES}
+    types = {name: "constexpr" if name in constants else TYPES[name] for name in kernel.arg_names}
+    source = ASTSource(fn=kernel, signature=types, constexprs=constants)
+    assert triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["cubin"]
+print("compiled")
+"""
+
+
+@needs_triton
+def test_the_kernels_compile_for_a_gpu_that_is_not_here(tmp_path: Any) -> None:
+    """The interpreter takes more than the compiler does."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["TRITON_CACHE_DIR"] = str(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.endswith("compiled\n"), done.stderr
