@@ -6,13 +6,14 @@ import ctypes
 import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-COPIES = 12
+COPIES = 6
 """Copies that the bandwidth is the median of, after as many for warming up."""
 
 
@@ -80,6 +81,20 @@ def release() -> None:
     trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
     if trim is not None:
         trim(0)
+
+
+@contextmanager
+def only_new_objects_collected() -> Iterator[None]:
+    """Let Python's collector pass over all that is there now: libraries and models, hundreds of thousands.
+
+    It would stop timed steps for as long as some of them take.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def copy_bandwidth(device: torch.device) -> float:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sparsemm.cache import RaggedCache
 from sparsemm.efficiency.backbone import Backbone
-from sparsemm.efficiency.clocks import Clock, Peak, copy_bandwidth, release
+from sparsemm.efficiency.clocks import Clock, Peak, copy_bandwidth, only_new_objects_collected
 from sparsemm.efficiency.contenders import Contender, Held, fill, held
 
 READ, DRAWN = "read", "drawn"
@@ -98,7 +98,7 @@ def measure(
 
     A contender that runs out of the device's memory has no samples, and says so; the others go on.
     """
-    with torch.no_grad():
+    with torch.no_grad(), only_new_objects_collected():
         bandwidth = copy_bandwidth(backbone.device)
         bench = Bench(backbone, plan)
         samples = [Samples() for _ in rivals]
@@ -111,7 +111,6 @@ def measure(
                     bench.run(rival, found)
                 except torch.OutOfMemoryError:
                     found.failed = "out of memory"
-                release()
     return Measurement(bandwidth, samples)
 
 
