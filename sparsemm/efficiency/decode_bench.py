@@ -98,6 +98,9 @@ def measure(
 
     A contender that runs out of the device's memory has no samples, and says so; the others go on.
     """
+    if any(rival.compiled for rival in rivals):
+        # Sizes of another group would make this one's graphs dynamic, which is slower, and use up the limit.
+        torch.compiler.reset()
     with torch.no_grad(), only_new_objects_collected():
         bandwidth = copy_bandwidth(backbone.device)
         bench = Bench(backbone, plan)
