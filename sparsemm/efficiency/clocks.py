@@ -54,7 +54,9 @@ class Peak:
 
     def __init__(self, device: torch.device) -> None:
         self.cuda = device if device.type == "cuda" else None
-        release()
+        gc.collect()
+        if not self.cuda:
+            trim()
         self.base = torch.cuda.memory_allocated(device) if self.cuda else _status("VmRSS")
 
     def begin(self) -> None:
@@ -74,13 +76,18 @@ class Peak:
 
 
 def release() -> None:
-    """Give back what is no longer used, so that it counts for nothing that follows."""
+    """Give back to device and system what is no longer used."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
-    if trim is not None:
-        trim(0)
+    trim()
+
+
+def trim() -> None:
+    """Let glibc return freed pages, so that the resident set is what is in use; nothing elsewhere."""
+    malloc_trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if malloc_trim is not None:
+        malloc_trim(0)
 
 
 @contextmanager
