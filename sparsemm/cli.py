@@ -36,6 +36,7 @@ run something (options are Hydra overrides, `sparsemm VERB --help` lists them):
   train-tiny   train the embedded model
   efficiency   measure what the engine costs; the benchmark's name comes first
                  sparsemm efficiency fanout documents=64
+                 sparsemm efficiency decode shapes=[checkpoint] lengths=[1024]
 
 look at results and names:
   figures RESULTS                              draw the figures of a results folder
@@ -134,7 +135,7 @@ def show(verb: str, results: list[Any]) -> int:
         from sparsemm.efficiency.terminal import print_rows
 
         for measured in results:
-            print_rows(measured.rows, Console(highlight=False))
+            print_rows(measured.rows, measured.shown, Console(highlight=False))
             print(measured.path)
     if verb == "doctor":
         from rich.console import Console

@@ -2,12 +2,31 @@
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 Report = Callable[[int, int, str], None]
 """Called before every timed run: runs done, runs in all, what comes next."""
 
 
-def run(config: Mapping[str, Any], report: Report = lambda done, total, text: None) -> Any:
+class Measured(NamedTuple):
+    """What a benchmark gives.
+
+    Attributes
+    ----------
+    path
+        Its table.
+    rows
+        The rows that were asked for.
+    shown
+        The columns that say most, and their headings.
+    """
+
+    path: Path
+    rows: list[dict[str, Any]]
+    shown: Mapping[str, str]
+
+
+def run(config: Mapping[str, Any], report: Report = lambda done, total, text: None) -> Measured:
     """Run the benchmark that ``config["benchmark"]`` names: a module of this package."""
     return import_module(f"sparsemm.efficiency.{config['benchmark']}").run(config, report)

@@ -13,7 +13,7 @@ from sparsemm.efficiency import run
 
 
 def configuration(arguments: Sequence[str]) -> dict[str, Any]:
-    """What ``sparsemm efficiency`` would compose, for options that stand at the top of the files.
+    """What ``sparsemm efficiency`` would compose, for options at the top of the files and ``model.OPTION``.
 
     Raises
     ------
@@ -25,12 +25,20 @@ def configuration(arguments: Sequence[str]) -> dict[str, Any]:
     base = yaml.safe_load((shipped("eval_configs") / "efficiency.yaml").read_text(encoding="utf-8"))
     config = {name: value for name, value in base.items() if name not in ("defaults", "hydra")}
     config |= {**read("benchmark", arguments[0]), "model": "tiny"}
+    of_model: dict[str, Any] = {}
     for argument in arguments[1:]:
         name, _, value = argument.partition("=")
-        if name not in config:
+        if name.startswith("model."):
+            of_model[name.removeprefix("model.")] = yaml.safe_load(value)
+        elif name in config:
+            config[name] = yaml.safe_load(value)
+        else:
             raise InputError(f"no option {name!r}; {nearest(name, config)}")
-        config[name] = yaml.safe_load(value)
-    return {**config, "model": read("model", config["model"])}
+    model = read("model", config["model"])
+    for name in of_model:
+        if name not in model:
+            raise InputError(f"no option 'model.{name}'; {nearest(name, model)}")
+    return {**config, "model": model | of_model}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -41,6 +49,9 @@ def main(arguments: Sequence[str]) -> int:
 
     try:
         measured = run(configuration(arguments), report)
+    except KeyboardInterrupt:
+        print("sparsemm: interrupted; finished rows are kept, the same command goes on", file=sys.stderr)
+        return 130
     except (ValueError, OSError) as error:
         print(f"sparsemm: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -4,29 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from transformers.utils import logging
 
-from sparsemm.configs import InputError, given_or_shipped, nearest
-from sparsemm.efficiency import Report
+from sparsemm.configs import InputError, given_or_shipped
+from sparsemm.efficiency import Measured, Report
+from sparsemm.efficiency.contenders import methods_of
 from sparsemm.efficiency.fanout_bench import Bench, Options
-from sparsemm.efficiency.fanout_table import SCHEMA_VERSION, write_record, write_table
+from sparsemm.efficiency.fanout_table import SCHEMA_VERSION, SHOWN, write_record, write_table
 from sparsemm.heads import HeadScores
-from sparsemm.methods import AdaKV, FullKV, KVMethod, PyramidKV, RandomHeads, SnapKV, SparseMM
+from sparsemm.methods import FullKV, KVMethod, SparseMM
 from sparsemm.models.loading import device_name, load
-
-METHODS: dict[str, type[Any]] = {
-    method.name: method for method in (SnapKV, PyramidKV, AdaKV, SparseMM, RandomHeads)
-}
-
-
-class Measured(NamedTuple):
-    """What a benchmark gives: its file, and the rows in it."""
-
-    path: Path
-    rows: list[dict[str, Any]]
 
 
 def run(config: Mapping[str, Any], report: Report) -> Measured:
@@ -64,22 +54,19 @@ def run(config: Mapping[str, Any], report: Report) -> Measured:
     rows = [{**row, **common} for row in rows]
     folder = Path(config["output"])
     write_record(folder, config)
-    return Measured(write_table(folder, rows), rows)
+    return Measured(write_table(folder, rows), rows, SHOWN)
 
 
 def grid(config: Mapping[str, Any]) -> list[KVMethod]:
     """The cells: FullKV, then every method at every budget."""
-    cells: list[KVMethod] = [FullKV()]
-    for name in config["methods"]:
-        if name not in METHODS:
-            raise InputError(f"unknown method {name!r}; {nearest(name, METHODS)}")
-        more = {}
-        if name == SparseMM.name:
-            if (path := config["model"]["head_scores"]) is None:
-                raise InputError(f"method {name} needs head scores and the model names none")
-            more["head_scores"] = HeadScores.load(given_or_shipped(path))
-        window = config["model"]["window"]
-        cells += [METHODS[name](budget, window=window, **more) for budget in config["budgets"]]
+    model = config["model"]
+
+    def head_scores() -> HeadScores:
+        if model["head_scores"] is None:
+            raise InputError(f"method {SparseMM.name} needs head scores and the model names none")
+        return HeadScores.load(given_or_shipped(model["head_scores"]))
+
+    cells = [FullKV(), *methods_of(config["methods"], config["budgets"], model["window"], head_scores)]
     if len(cells) == 1:
         raise InputError("nothing to do: give at least one method and one budget")
     return cells

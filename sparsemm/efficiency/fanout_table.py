@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from sparsemm.efficiency.machine import cpu_name
 from sparsemm.recording import git_commit, versions, write_atomically, write_json
 
 SCHEMA_VERSION = 1
@@ -45,6 +46,18 @@ COLUMNS: dict[str, str] = {
     "schema_version": "version of these columns",
 }
 """Columns of ``fanout.csv``, one row for each workload and `measured`."""
+
+SHOWN = {
+    "workload": "workload",
+    "measured": "measured",
+    "batch_size": "batch",
+    "seconds_min": "seconds",
+    "ratio_to_generate": "/generate",
+    "ratio_to_own_loop": "/own loop",
+    "times_cheaper_than_separate": "separate/",
+    "differing_documents": "differ",
+}
+"""Columns for the terminal and their headings; a stroke is a division."""
 
 ALLOCATOR = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 """Settings of glibc that keep large blocks from going back to the system; read when the process starts."""
@@ -91,13 +104,3 @@ def write_record(folder: Path, config: Mapping[str, Any]) -> Path:
 def allocator() -> dict[str, str]:
     """The allocator's settings, or that they were not set."""
     return {name: os.environ.get(name, "not set: page faults are part of the seconds") for name in ALLOCATOR}
-
-
-def cpu_name() -> str:
-    """The processor's model name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())

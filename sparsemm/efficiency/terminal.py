@@ -11,17 +11,8 @@ from sparsemm.efficiency import Report
 if TYPE_CHECKING:
     from rich.console import Console
 
-SHOWN = {
-    "workload": "workload",
-    "measured": "measured",
-    "batch_size": "batch",
-    "seconds_min": "seconds",
-    "ratio_to_generate": "/generate",
-    "ratio_to_own_loop": "/own loop",
-    "times_cheaper_than_separate": "separate/",
-    "differing_documents": "differ",
-}
-"""Columns and their headings; a stroke is a division."""
+TEXTS = {"workload", "measured", "shape", "method", "cache", "compiled", "failed"}
+"""Columns that hold words."""
 
 
 @contextmanager
@@ -49,15 +40,15 @@ def shown(console: Console) -> Iterator[Report]:
         progress.stop()
 
 
-def print_rows(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
-    """Print the columns of a benchmark's table that say most."""
+def print_rows(rows: Sequence[Mapping[str, Any]], shown: Mapping[str, str], console: Console) -> None:
+    """Print columns of a benchmark's table, `shown` gives their headings: texts left, numbers right."""
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 1, 0, 0))
-    for heading in SHOWN.values():
-        table.add_column(heading, justify="left" if heading in ("workload", "measured") else "right")
+    for name, heading in shown.items():
+        table.add_column(heading, justify="left" if name in TEXTS else "right")
     for row in rows:
-        table.add_row(*(_text(row.get(name)) for name in SHOWN))
+        table.add_row(*(_text(row.get(name)) for name in shown))
     console.print(table)
 
 

@@ -18,6 +18,7 @@ from sparsemm.evaluation.tables import IMAGE_QUESTION, QUESTION_AFTER, load_resu
 from sparsemm.figures.ablation import mask_ablation
 from sparsemm.figures.accuracy import accuracy_vs_budget
 from sparsemm.figures.concentration import head_concentration
+from sparsemm.figures.decode import decode_figures
 from sparsemm.figures.differences import differences_vs_budget
 from sparsemm.figures.heads import head_scores
 from sparsemm.figures.style import RC, figure_of
@@ -41,12 +42,12 @@ def save(folder: str | Path) -> list[Path]:
     for prompts compressed before their question; ``mask_ablation``; from its comparisons
     ``differences_vs_budget``; ``head_scores_<file>`` and ``head_concentration_<file>`` for every file of
     head scores that the cells used, if that very file (by its hash) is where the run had it or comes with
-    sparsemm; a warning if not.
+    sparsemm; a warning if not. From a table of ``sparsemm efficiency decode``, ``decode_<device>_<budget>``.
 
     Parameters
     ----------
     folder : path
-        ``results/<experiment>``.
+        ``results/<experiment>``, or the output of ``sparsemm efficiency decode``.
 
     Returns
     -------
@@ -56,11 +57,21 @@ def save(folder: str | Path) -> list[Path]:
     Raises
     ------
     FileNotFoundError
-        If the folder has no ``cells.csv``.
+        If the folder has neither ``cells.csv`` nor ``decode.csv``.
     ValueError
         If its table cannot be drawn.
     """
     folder = Path(folder)
+    figures: dict[str, Figure] = {}
+    if (folder / "decode.csv").is_file():
+        figures |= decode_figures(pd.read_csv(folder / "decode.csv"))
+    if (folder / "cells.csv").is_file() or not figures:
+        figures |= _of_cells(folder)
+    return [path for name, figure in figures.items() for path in _write(figure, folder / "figures", name)]
+
+
+def _of_cells(folder: Path) -> dict[str, Figure]:
+    """The figures of a sweep's tables."""
     cells = load_results(folder)
     figures: dict[str, Figure] = {}
     whole = cells[cells["ablation"].isna()]
@@ -96,7 +107,7 @@ def save(folder: str | Path) -> list[Path]:
             figures[f"head_concentration_{file.stem}"] = head_concentration(
                 top_share(scores), rank_agreement(scores), title=title
             )
-    return [path for name, figure in figures.items() for path in _write(figure, folder / "figures", name)]
+    return figures
 
 
 def _accuracy_figures(cells: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-from transformers.models.idefics3.image_processing_idefics3 import get_resize_output_image_size
-
 from sparsemm.models.view import Picture, View, tiles, whole
 
 
@@ -21,6 +19,9 @@ def views(picture: Picture) -> list[View]:
 
 def _tiles(picture: Picture) -> tuple[int, int]:
     """Columns and rows of tiles, as ``resize_for_vision_encoder`` makes them."""
+    # Here, because it needs torchvision, which a bare GPU machine may lack.
+    from transformers.models.idefics3.image_processing_idefics3 import get_resize_output_image_size
+
     height, width = get_resize_output_image_size(picture.shape, picture.option("size")["longest_edge"])
     tile, ratio = picture.option("max_image_size")["longest_edge"], width / height
     if width >= height:

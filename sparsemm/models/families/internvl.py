@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
-
 from sparsemm.models.view import Picture, View, tiles, whole
 
 
@@ -13,6 +11,9 @@ def views(picture: Picture) -> list[View]:
     side, cell = vision.image_size[0], round(vision.patch_size[0] / picture.config.downsample_ratio)
     columns, rows = 1, 1
     if picture.option("crop_to_patches"):
+        # Here, because it needs torchvision, which a bare GPU machine may lack.
+        from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
+
         columns, rows = get_optimal_tiled_canvas(
             (picture.height, picture.width),
             (size["height"], size["width"]),

@@ -1,0 +1,160 @@
+"""Latency and memory of decoding against context, beside the paper's published points."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+from sparsemm.figures.style import FULL_WIDTH, RC, legend_order, method_style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PUBLISHED_TOKENS = 32768
+
+PUBLISHED_MS: Mapping[str, Mapping[str, float]] = MappingProxyType(
+    {
+        "llava_next_vicuna_7b": {"fullkv": 70.9, "sparsemm": 37.9},
+        "llava_next_mistral_7b": {"fullkv": 76.0, "sparsemm": 45.2},
+        "qwen2_vl_7b": {"fullkv": 59.2, "sparsemm": 37.2},
+    }
+)
+"""Milliseconds of a decode step at 32K as SparseMM's authors published them (arXiv 2506.05344)."""
+
+PUBLISHED_GB: Mapping[str, Mapping[str, float]] = MappingProxyType(
+    {"llava_next_vicuna_7b": {"fullkv": 32.87, "sparsemm": 17.38}}
+)
+"""Peak memory at 32K, GB, from the same paper."""
+
+PANEL = ("shape", "layers", "layers_of", "dtype")
+"""Rows that agree in these share a panel."""
+
+
+def decode_figures(table: pd.DataFrame) -> dict[str, Figure]:
+    """Draw every figure of a ``decode.csv``: one for each device and budget, by name.
+
+    Batches are left out but for the smallest. On a GPU models with all of their layers have figures of their
+    own, ``decode_<device>_<budget>``; models that were cut are drawn apart, ``decode_cut_…``.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Rows of ``decode.csv``.
+    """
+    table = table[table["failed"].isna() & (table["batch_size"] == table["batch_size"].min())]
+    figures = {}
+    for device, rows in table.groupby("device", sort=True):
+        whole = rows["layers"] == rows["layers_of"]
+        for cut, part in ((False, rows[whole]), (True, rows[~whole])):
+            for budget in sorted(part["budget"].dropna().unique()):
+                name = re.sub(r"\W+", "_", f"{device}").strip("_").lower()
+                name = f"decode{'_cut' * cut}_{name}_{budget:g}"
+                chosen = part[part["budget"].isna() | (part["budget"] == budget)]
+                figures[name] = decode_vs_context(chosen, published=not cut and device != "cpu")
+    return figures
+
+
+@mpl.rc_context(RC)
+def decode_vs_context(rows: pd.DataFrame, *, published: bool, width: float = FULL_WIDTH) -> Figure:
+    """Draw milliseconds a token (above) and memory (below) against prompt tokens: models side by side.
+
+    Where a method was measured in several ways (caches, compiled or not, backends) the fastest is drawn.
+
+    Parameters
+    ----------
+    rows : pandas.DataFrame
+        Rows of ``decode.csv`` of one device, FullKV's and those of one budget.
+    published : bool
+        Whether these are whole models on a GPU. Then memory is the peak with the weights, and the paper's
+        published points stand beside the lines. Else it is what the cache allocates, and titles say how many
+        layers were run.
+    width : float, default=6.9
+        Width of the figure in inches.
+    """
+    panels = list(rows.groupby(list(PANEL), sort=False))
+    figure = Figure(figsize=(width, 4.0), layout="constrained")
+    axes = figure.subplots(2, len(panels), squeeze=False, sharex="col")
+    for column, (_, part) in enumerate(panels):
+        _panel(axes[0][column], axes[1][column], part, published)
+    axes[0][0].set_ylabel("decode (ms/token)")
+    axes[1][0].set_ylabel("peak with weights (GB)" if published else "KV allocated (MB)")
+    for axis in axes[1]:
+        axis.set_xlabel("prompt tokens")
+    budget = rows["budget"].dropna().iloc[0]
+    weights = "random weights" if (rows["weights"] == "random").all() else "random or trained weights"
+    weights = "trained weights" if (rows["weights"] != "random").all() else weights
+    row = rows.iloc[0]
+    figure.suptitle(f"budget {budget:g}, batch {row['batch_size']}, {weights}, {row['device']}", fontsize=8)
+    handles = [
+        Line2D([], [], **method_style(name).line())
+        for name in sorted(rows["method"].unique(), key=legend_order)
+    ]
+    if published:
+        handles += [
+            Line2D([], [], **_mark(name), label=f"published, {method_style(name).label}")
+            for name in ("fullkv", "sparsemm")
+        ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    return figure
+
+
+def _panel(latency: Axes, memory: Axes, rows: pd.DataFrame, published: bool) -> None:
+    first = rows.iloc[0]
+    shape, layers, of = first["shape"], int(first["layers"]), int(first["layers_of"])
+    count = "" if layers == of else f"\n{layers} of {of} layers"
+    latency.set_title(f"{shape}{count}\n{first['dtype']}")
+    for name in sorted(rows["method"].unique(), key=legend_order):
+        mine = rows[rows["method"] == name].sort_values("decode_ms", kind="stable")
+        best = mine.drop_duplicates("prompt_tokens").sort_values("prompt_tokens")
+        line: dict[str, Any] = method_style(name).line() | {"marker": method_style(name).marker or "."}
+        latency.plot(best["prompt_tokens"], best["decode_ms"], **line)
+        latency.fill_between(
+            best["prompt_tokens"], best["decode_ms_q1"], best["decode_ms_q3"],
+            color=line["color"], alpha=0.15, linewidth=0,
+        )  # fmt: skip
+        memory.plot(best["prompt_tokens"], _memory(best, published), **line)
+    if published:
+        for axis, points in ((latency, PUBLISHED_MS), (memory, PUBLISHED_GB)):
+            for name, value in points.get(shape, {}).items():
+                axis.plot([PUBLISHED_TOKENS], [value], **_mark(name))
+    lengths = sorted(rows["prompt_tokens"].unique())
+    for axis in (latency, memory):
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(lengths)
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.xaxis.set_major_formatter(FuncFormatter(_tokens))
+        axis.set_ylim(0, 1.05 * axis.get_ylim()[1])
+        axis.margins(x=0.12)
+        if len(lengths) > 5:
+            axis.tick_params(axis="x", rotation=45)
+
+
+def _memory(rows: pd.DataFrame, published: bool) -> pd.Series:
+    if not published:
+        return rows["kv_bytes"] / 1e6
+    peaks = rows[["peak_prefill_bytes", "peak_decode_bytes"]].max(axis=1)
+    return (rows["weight_bytes"] + peaks) / 1e9
+
+
+def _mark(name: str) -> dict[str, Any]:
+    """A published point: a star in the method's colour."""
+    return {
+        "color": method_style(name).color,
+        "marker": "*",
+        "markersize": 9,
+        "markerfacecolor": "white",
+        "linestyle": "",
+        "zorder": 5,
+    }
+
+
+def _tokens(value: float, _position: int | None) -> str:
+    return f"{value / 1024:g}K" if value >= 1024 and value % 1024 == 0 else f"{value:g}"
