@@ -266,3 +266,13 @@ def test_readme_says_what_compression_before_the_question_leaves():
             assert found["budgets"] == 8
             said.append(f"{found['difference']:+.3f} [{found['ci_low']:+.3f}, {found['ci_high']:+.3f}]")
         assert row == said
+
+
+def test_readme_says_what_decoding_gains_on_the_embedded_model():
+    rows: Any = pd.read_csv(RESULTS / "efficiency" / "decode.csv")
+    ratio = rows[rows["shape"] == "tiny"].set_index(["batch_size", "prompt_tokens", "method"])["ratio"]
+    many, one = (
+        [ratio[size].loc[name] for name in ("snapkv", "sparsemm")] for size in ((32, 2048), (1, 288))
+    )
+    assert f"decodes {many[0]:.1f} times (SnapKV) and {many[1]:.1f} times (SparseMM) as fast" in FLOWING
+    assert f"({one[0]:.2f} and {one[1]:.2f} times)" in FLOWING

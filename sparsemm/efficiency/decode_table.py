@@ -298,4 +298,6 @@ def command_of(config: Mapping[str, Any]) -> str:
 def _option(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ",".join(map(_option, value)) + "]"
-    return {None: "null", True: "true", False: "false"}.get(value, str(value))
+    if value is None or isinstance(value, bool):  # by type: 1 equals True
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)

@@ -149,6 +149,7 @@ def test_the_record_says_by_which_command_on_what_and_with_what(folder):
 def test_the_commands_line_gives_the_same_configuration():
     config = configuration(["decode", *CUT, "compile=false", "budgets=[64,0.5]"])
     words = command_of(config).split()
+    assert "batch_sizes=[1,2]" in command_of({**config, "batch_sizes": [1, 2]})
     assert words[:3] == ["python", "-m", "sparsemm.efficiency"]
     assert configuration(words[3:]) == config
 
