@@ -42,8 +42,19 @@ class Boxed(Protocol):
         ...
 
 
+class LineEach:
+    """What documents share whose regions are a line each."""
+
+    lines: tuple[tuple[Word, ...], ...]
+
+    @property
+    def text(self) -> str:
+        """The regions' texts, a line each."""
+        return "\n".join(word.text for line in self.lines for word in line)
+
+
 @dataclass(frozen=True)
-class Scan:
+class Scan(LineEach):
     """A picture's file and its regions, each a line of its own."""
 
     path: Path
@@ -63,11 +74,6 @@ class Scan:
         except (OSError, UnidentifiedImageError) as error:
             reason = getattr(error, "strerror", None) or "it is no picture"
             raise InputError(f"{self.path} cannot be read: {reason}") from error
-
-    @property
-    def text(self) -> str:
-        """The regions' texts, a line each."""
-        return "\n".join(word.text for line in self.lines for word in line)
 
 
 def generated(

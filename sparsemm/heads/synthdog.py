@@ -22,6 +22,7 @@ from PIL import Image, UnidentifiedImageError
 
 from sparsemm.configs import InputError
 from sparsemm.documents import Word
+from sparsemm.heads.sources import LineEach
 
 DATASET = "nnethercott/synthdog-en-detection"
 REGIONS = "2_coord"
@@ -29,7 +30,7 @@ EXPECTED = f'{REGIONS} must be [{{"chunk": "text", "coord": [[left, top], [right
 
 
 @dataclass(frozen=True)
-class Row:
+class Row(LineEach):
     """A row of the data set: an encoded picture, and its regions, each a line of its own."""
 
     name: str
@@ -49,11 +50,6 @@ class Row:
             return Image.open(io.BytesIO(self.picture)).convert("RGB")
         except (OSError, UnidentifiedImageError) as error:
             raise InputError(f"{self.name}: its image cannot be read: {error}") from error
-
-    @property
-    def text(self) -> str:
-        """The regions' texts, a line each."""
-        return "\n".join(word.text for line in self.lines for word in line)
 
     @property
     def digest(self) -> str:

@@ -6,10 +6,11 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from sparsemm import cli
@@ -106,3 +107,8 @@ def mounted(folder: Path, options: str) -> Iterator[None]:
 def remount(folder: Path, options: str) -> None:
     """Give the disk other options."""
     subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
+
+
+def without(column: str) -> Callable[[Path], object]:
+    """Takes a column out of a parquet file."""
+    return lambda file: pq.write_table(pq.read_table(file).drop_columns([column]), file)

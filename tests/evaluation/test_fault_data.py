@@ -13,7 +13,7 @@ import pytest
 from sparsemm import cli
 from sparsemm.evaluation import tasks
 from sparsemm.evaluation.tables import load_results
-from tests.evaluation.provoking import contents, one_line, refused, stored, sweep, temporary
+from tests.evaluation.provoking import contents, one_line, refused, stored, sweep, temporary, without
 
 
 @pytest.fixture
@@ -34,10 +34,6 @@ def change(file: Path, column: str, values: dict[int, Any]) -> None:
     for number, value in values.items():
         rows[number][column] = value
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), file)
-
-
-def without(column: str) -> Callable[[Path], object]:
-    return lambda file: pq.write_table(pq.read_table(file).drop_columns([column]), file)
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {

@@ -18,7 +18,7 @@ from sparsemm.evaluation import missing, official, official_data
 from sparsemm.models import loading
 from tests.composing import composed
 from tests.evaluation.official_documents import SCHEMAS, rows_of, write
-from tests.evaluation.provoking import refused
+from tests.evaluation.provoking import refused, without
 
 GRID = ("method=[fullkv,snapkv]", "budget=[16]")
 PAPER = (
@@ -49,10 +49,6 @@ def sweep(task: str, *overrides: str) -> list[str]:
 
 def nothing_written() -> bool:
     return not list(Path().iterdir())
-
-
-def without(column: str) -> Callable[[Path], object]:
-    return lambda file: pq.write_table(pq.read_table(file).drop_columns([column]), file)
 
 
 FILES: dict[str, tuple[Callable[[Path], object], str]] = {
