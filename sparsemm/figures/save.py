@@ -95,7 +95,7 @@ def _of_cells(folder: Path) -> dict[str, Figure]:
         if (plain & (table["compared"] == "method")).any():
             figures["differences_vs_budget"] = differences_vs_budget(table[plain])
     for label in sorted(cells["head_scores"].dropna().unique()):
-        file = _find_head_scores(label, folder)
+        file = find_head_scores(label, folder)
         if file is None:
             warnings.warn(
                 f"the head scores {label} are nowhere to be found: their figure is left out", stacklevel=2
@@ -124,7 +124,7 @@ def _accuracy_figures(cells: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return figures
 
 
-def _find_head_scores(label: str, folder: Path) -> Path | None:
+def find_head_scores(label: str, folder: Path) -> Path | None:
     """The file that a cell's label ``<name>@<start of its SHA-256>`` means; None if no such file is there."""
     name, _, digest = label.rpartition("@")
     for file in _candidates(name, folder):
