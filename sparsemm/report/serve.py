@@ -132,9 +132,7 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing: the page asks every two seconds."""
 
 
-def serve(
-    folder: Path, options: PageOptions, *, port: int = PORT, say: Callable[[str], object] = _say
-) -> None:
+def serve(folder: Path, options: PageOptions, *, port: int = PORT) -> None:
     """Serve the report of a folder until Ctrl-C.
 
     Parameters

@@ -212,6 +212,7 @@ def efficiency_rows(path: Path) -> list[dict[str, Any]]:
         raise ValueError(f"{path} is no table ({' '.join(str(error).split())})") from None
     if lacking := [name for name in EFFICIENCY_COLUMNS if name not in table.columns]:
         raise ValueError(f"{path} is no table of decoding: it lacks the columns {', '.join(lacking)}")
+    table["compiled"] = table["compiled"].map({True: "yes", False: "no"})
     return [
         {
             name: number(row[name]) if isinstance(row[name], numbers.Number) else text(row[name])

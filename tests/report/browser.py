@@ -68,6 +68,6 @@ def opened(browser: Browser, file: Path | str, **options: Any) -> Iterator[tuple
     page, trouble = context.new_page(), Trouble()
     trouble.watch(page)
     page.goto(address)
-    page.wait_for_selector("html[data-ready]", state="attached")
+    page.wait_for_selector("html[data-drawn]", state="attached")
     yield page, trouble
     context.close()

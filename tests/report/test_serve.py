@@ -126,7 +126,7 @@ def test_the_page_loads_itself_again_and_keeps_its_filters(server, results):
         put(results, "later", "adakv", 16.0, {1})
         server.live.refresh()
         page.wait_for_function("document.querySelectorAll('#summary-table tbody tr').length === 14", timeout=15000)
-        page.wait_for_selector("html[data-ready]", state="attached")
+        page.wait_for_selector("html[data-drawn]", state="attached")
         assert (page.url, page.input_value("#sample-document")) == before
         assert page.get_by_role("button", name="SparseMM", exact=True).get_attribute("aria-pressed") == "false"
         trouble.none(address(server), f"{address(server)}version")

@@ -24,16 +24,30 @@ function layout(extra) {
   };
 }
 
+// Plotly is large: it is read once everything else can be used. Until then charts wait in their boxes.
+const waiting = [];
+
+function loadPlotly() {
+  // A copy of an inert script runs now; the page's policy knows its hash.
+  document.head.append(make("script", { text: element("plotly").textContent }));
+  for (const draw of waiting.splice(0)) draw();
+  document.documentElement.dataset.drawn = Math.round(performance.now());
+}
+
 /** Put a chart into a box; a description for those who cannot see it. */
-function plot(box, title, note, traces, extra, label) {
+function plot(box, title, note, traces, extra, label, height = null) {
   const area = make("div", { class: "area", role: "img", "aria-label": label });
+  if (height) area.style.height = `${height}px`;
   box.append(make("div", { class: "plot" }, make("h3", { text: title }), make("p", { text: note }), area));
-  Plotly.newPlot(area, traces, layout(extra), { displaylogo: false, responsive: true, displayModeBar: false });
-  return area;
+  const draw = () => {
+    if (area.isConnected) Plotly.newPlot(area, traces, layout(extra), { displaylogo: false, responsive: true, displayModeBar: false });
+  };
+  if (window.Plotly) draw();
+  else waiting.push(draw);
 }
 
 function clear(box) {
-  for (const area of box.querySelectorAll(".area")) Plotly.purge(area);
+  for (const area of box.querySelectorAll(".js-plotly-plot")) Plotly.purge(area);
   box.replaceChildren();
 }
 
@@ -109,7 +123,8 @@ function drawAccuracy() {
 }
 
 function drawLines(box, group, rows, full, budgets, severalPrompts) {
-  const lines = unique(rows.map((row) => row.line));
+  // SparseMM lies on top.
+  const lines = unique([...rows].sort((one, other) => (one.method === "sparsemm") - (other.method === "sparsemm")).map((row) => row.line));
   const traces = lines.map((line) => {
     const here = rows.filter((row) => row.line === line);
     const style = budgets ? methodOf.get(here[0].method) : { marker: "o", ...ablationOf.get(here[0].ablation) };
@@ -119,16 +134,19 @@ function drawLines(box, group, rows, full, budgets, severalPrompts) {
   const ends = places.length ? [places[0], places.at(-1)] : [0, 1];
   if (full && full.score !== null) traces.unshift(level(full, budgets ? ends : [0, Math.max(ends[1], 0.01)]));
   const label = (place) => rows.find((row) => row.place === place).column.replace(" of heads off", "");
-  // Labels that would overlap are left out, from the largest budget down.
+  // Labels that would overlap are left out, from the largest down.
+  const at = (place) => (budgets ? Math.log2(place) : place);
+  const pixels = Math.max(200, (box.clientWidth > 980 ? box.clientWidth / 2 : box.clientWidth) - 100);
+  const distance = (one, other) => (Math.abs(at(one) - at(other)) / Math.max(at(ends[1]) - at(ends[0]), 1e-9)) * pixels;
   const kept = [];
-  for (const place of [...places].reverse()) if (!kept.length || !budgets || Math.log2(kept.at(-1) / place) > 0.35) kept.push(place);
+  for (const place of [...places].reverse()) if (!kept.length || distance(kept.at(-1), place) > 30) kept.push(place);
   const parts = [`${group.metric}`, `n = ${group.n}`];
   if (severalPrompts && budgets) parts.push("dash-dotted: question after compression");
   const title = budgets ? group.name : `${group.name}: without some heads`;
   const summary = traces.map((one) => `${one.name}: ${one.y.map((score) => digits(score)).join(", ")}`).join("; ");
   plot(box, title, parts.join(" · "), traces, {
     xaxis: {
-      type: budgets ? "log" : "linear", autorange: budgets ? "reversed" : true, tickvals: kept, ticktext: kept.map(label).map(plain),
+      type: budgets ? "log" : "linear", autorange: budgets ? "reversed" : true, tickvals: kept, ticktext: kept.map(label).map(plain), tickangle: 0,
       title: { text: budgets ? "budget" : "query heads switched off", standoff: 6 },
     },
     yaxis: { rangemode: "tozero" },
@@ -150,11 +168,10 @@ function heatmap(box, title, note, table, custom, template, bar, label, ringed =
     });
   }
   const axis = { showgrid: false, tickformat: "d", dtick: Math.max(1, Math.ceil(rows / 16)) };
-  const area = plot(box, title, note, traces, {
+  plot(box, title, note, traces, {
     xaxis: { ...axis, dtick: Math.max(1, Math.ceil(table[0].length / 16)), title: { text: "head", standoff: 6 } },
     yaxis: { ...axis, autorange: "reversed", title: { text: "layer" } },
-  }, label);
-  if (rows > 16) area.style.height = `${Math.min(700, 120 + 12 * rows)}px`;
+  }, label, rows > 16 ? Math.min(700, 120 + 12 * rows) : null);
 }
 
 function drawHeads() {

@@ -125,6 +125,8 @@ function buildGrid() {
     body.append(line);
   }
   element("sample-grid").replaceChildren(make("thead", {}, head), body);
+  const lengths = explorer.data.answers.slice(0, 50).flat().map(([text]) => text.length);
+  element("sample-grid").className = lengths.length && mean(lengths) < 10 ? "short" : "";
   if (!others.length) element("sample-grid").replaceChildren(make("caption", { text: "FullKV alone was measured." }));
 }
 

@@ -72,4 +72,5 @@ addEventListener("hashchange", () => {
   else if (state.at ?? (state.doc === null ? null : "explorer")) go(state.at ?? "explorer");
 }
 if (report.live !== null) follow();
-document.documentElement.dataset.ready = "";
+document.documentElement.dataset.ready = Math.round(performance.now()); // milliseconds until it can be used
+requestAnimationFrame(() => setTimeout(loadPlotly));
