@@ -13,7 +13,7 @@ import pandas as pd
 
 from sparsemm.figures.ablation import ABLATION_STYLES
 from sparsemm.figures.save import find_head_scores
-from sparsemm.figures.style import figure_of, method_style
+from sparsemm.figures.style import figure_of, legend_order, method_style
 from sparsemm.heads import HeadScores
 from sparsemm.report.folder import Results
 from sparsemm.report.lines import column_of, in_order, line_names, share
@@ -76,7 +76,7 @@ def groups(cells: pd.DataFrame) -> list[dict[str, Any]]:
 
 def methods(cells: pd.DataFrame) -> list[dict[str, Any]]:
     """Label, colour, marker and figure of each method, in the order of legends."""
-    names = list(dict.fromkeys(str(cells.iloc[at]["method"]) for at in in_order(cells)))
+    names = sorted({str(name) for name in cells["method"]}, key=legend_order)
     return [
         {"name": name, "label": style.label, "color": style.color, "dash": style.linestyle}
         | {"filled": style.filled, "marker": style.marker, "figure": figure_of(name)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -58,6 +59,14 @@ class Trouble:
         assert self.errors == []
         assert self.dialogs == []
         assert {address.partition("#")[0] for address in self.asked if not address.startswith(("data:", "blob:"))} <= set(addresses)
+
+
+def until(page: Page, expression: str, seconds: float = 20) -> None:
+    """Wait for an expression to be true (`page.wait_for_function` evaluates text, which the page forbids)."""
+    end = time.monotonic() + seconds
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, f"still not true: {expression}"
+        page.wait_for_timeout(50)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlencode
 import pytest
 
 from sparsemm.report import PageOptions, write_report
-from tests.report.browser import launched, opened
+from tests.report.browser import launched, opened, until
 from tests.report.conftest import (
     DOCUMENTS,
     FULL_WRONG,
@@ -104,7 +104,7 @@ def test_filters_act_on_charts_and_tables_and_stay_in_the_address(page, file, br
     with opened(browser, page.url) as (other, trouble):
         assert visible_rows(other) == rest
         trouble.none(file.as_uri())
-    page.locator("#methods").get_by_role("button", name="all", exact=True).click()
+    page.get_by_role("button", name="SnapKV", exact=True).click()
     assert visible_rows(page) == 5
 
 
@@ -201,7 +201,7 @@ def test_links_lead_to_a_sample(page, browser, file):
         assert texts(other, "#sample-count") == texts(page, "#sample-count")
         assert other.evaluate("Math.abs(document.querySelector('#explorer').getBoundingClientRect().top) < innerHeight / 2")
         other.evaluate("location.hash = 'task=docvqa_val&doc=3'")
-        other.wait_for_function("document.querySelector('#sample-document').value === '3'")
+        until(other, "document.querySelector('#sample-document').value === '3'")
         trouble.none(file.as_uri())
     with opened(browser, link(file, task="no such task", doc="-5", line="<b>", methods="?")) as (other, trouble):
         assert other.input_value("#sample-document") == "0"

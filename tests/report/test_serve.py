@@ -16,7 +16,7 @@ import pytest
 from sparsemm import cli
 from sparsemm.report import PageOptions
 from sparsemm.report.serve import HOST, Live, Server, status_line, version_of
-from tests.report.browser import launched, opened
+from tests.report.browser import launched, opened, until
 from tests.report.conftest import put
 
 
@@ -122,14 +122,14 @@ def test_the_page_loads_itself_again_and_keeps_its_filters(server, results):
         page.select_option("#sample-show", "wrong")
         page.click("#sample-next")
         before = page.url, page.input_value("#sample-document")
-        page.wait_for_function("document.querySelector('#live').textContent.startsWith('13 of 13')")
+        until(page, "document.querySelector('#live').textContent.startsWith('13 of 13')")
         put(results, "later", "adakv", 16.0, {1})
         server.live.refresh()
-        page.wait_for_function("document.querySelectorAll('#summary-table tbody tr').length === 14", timeout=15000)
+        page.wait_for_selector("#summary-table tbody tr:nth-child(14)", state="attached")
         page.wait_for_selector("html[data-drawn]", state="attached")
         assert (page.url, page.input_value("#sample-document")) == before
         assert page.get_by_role("button", name="SparseMM", exact=True).get_attribute("aria-pressed") == "false"
         trouble.none(address(server), f"{address(server)}version")
         server.shutdown()
         server.server_close()
-        page.wait_for_function("document.querySelector('#live').textContent.startsWith('The server has ended')", timeout=15000)
+        until(page, "document.querySelector('#live').textContent.startsWith('The server has ended')")
