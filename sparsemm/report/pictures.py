@@ -17,7 +17,7 @@ from sparsemm.evaluation.official import BENCHMARKS, local_files
 from sparsemm.evaluation.task_files import TASK_FILES
 from sparsemm.evaluation.tasks import check_data, include_path
 
-STEPS = ((640, 60), (512, 50), (384, 45), (288, 40), (224, 30))
+STEPS = ((640, 60), (512, 50), (384, 45), (288, 40), (256, 25), (192, 25), (144, 20), (96, 15))
 """Longest side in pixels and WebP quality, from the best down; the first that is small enough is taken."""
 
 TRIED = 24

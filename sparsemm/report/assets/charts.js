@@ -76,11 +76,12 @@ function hover(line, point) {
 }
 
 function trace(line, style, rows, dashed) {
+  const name = rows[0].budget === null && rows[0].ablation ? style.label : line;
   const points = pointsOf(rows).filter((point) => point.score !== null);
   const color = themed(style.color);
   const bars = points.every((point) => point.ends[0] !== null && point.ends[1] !== null);
   return {
-    type: "scatter", mode: "lines+markers", name: plain(line),
+    type: "scatter", mode: "lines+markers", name: plain(name),
     x: points.map((point) => point.place), y: points.map((point) => point.score),
     text: points.map((point) => hover(line, point)), hovertemplate: "%{text}<extra></extra>",
     line: { color, width: 1.8, dash: dashed ? "dashdot" : DASHES[style.dash] ?? "solid" },
@@ -150,6 +151,7 @@ function drawLines(box, group, rows, full, budgets, severalPrompts) {
       title: { text: budgets ? "budget" : "query heads switched off", standoff: 6 },
     },
     yaxis: { rangemode: "tozero" },
+    ...(budgets ? {} : { showlegend: true, legend: { orientation: "h", y: 1.02, yanchor: "bottom" }, margin: { l: 48, r: 12, t: 28, b: 42 } }),
   }, `${title}, score by ${budgets ? "budget" : "share of heads off"}. ${summary}`);
 }
 
