@@ -39,18 +39,23 @@ COLUMNS: dict[str, str] = {
     "budget": "nominal entries per (layer, KV head), window included; empty for FullKV",
     "engine": "kvpress or sparsemm",
     "realised_budget": "mean entries per (layer, KV head) that a decode step can see",
-    "kv_bytes": "allocated after the prompt for K and V (sparsemm: room for new tokens included) and for lists of masked entries",
+    "kv_bytes": "allocated after the prompt for K and V, room for new tokens (sparsemm) and lists of masked "
+    "entries (kvpress) included",
     "bytes_of_full": "kv_bytes over those of FullKV in the same environment",
     "prefill_s": "seconds of the prompt's forward, compression included, median of the rounds",
     "decode_ms": "milliseconds of a decode step, median of all steps",
     "decode_ms_q1": "first quartile",
     "decode_ms_q3": "third quartile",
-    "ratio": "FullKV in the same environment over this row: decode_ms of the rounds, divided round by round, median",
-    "ratio_kvpress": "kvpress over sparsemm: decode_ms of the rounds, divided round by round, median; empty for kvpress",
-    "same_tokens": "share of the generated tokens that both engines agree in, up to the first that differs; empty for kvpress",
+    "ratio": "FullKV in the same environment over this row: decode_ms of the rounds, divided round by round, "
+    "median",
+    "ratio_kvpress": "kvpress over sparsemm: decode_ms of the rounds, divided round by round, median; empty "
+    "for kvpress",
+    "same_tokens": "share of the generated tokens before the first in which the engines differ; empty for "
+    "kvpress",
     "rounds": "times that everything was measured, one environment after the other in each round",
     "new_tokens": "decode steps that were timed in a round",
-    "layers": "of the model: Llama with random weights, hidden size 1024, 32 query heads, 8 KV heads, head_dim 128",
+    "layers": "of the model: Llama with random weights, hidden size 1024, 32 query heads, 8 KV heads, "
+    "head_dim 128",
     "dtype": "number format of weights, K and V",
     "device": "what it ran on",
     "threads": "of torch",
@@ -98,7 +103,8 @@ class Options:
     def __post_init__(self) -> None:
         if not isinstance(self.python, str) or not Path(self.python).is_file():
             raise InputError(
-                f"python must be that of an environment with kvpress (docs/efficiency.md), got {self.python!r}"
+                "python must be that of an environment with kvpress (docs/efficiency.md), "
+                f"got {self.python!r}"
             )
         for name in ("budget", "window", "new_tokens", "warm_up", "rounds", "layers"):
             value = getattr(self, name)

@@ -1,6 +1,7 @@
-"""One round of the comparison with kvpress: a script for either environment, so it imports nothing of ours at its head.
+"""One round of the comparison with kvpress: a script for either environment.
 
-``python kvpress_peer.py`` reads a task from stdin and writes what it measured to stdout, both in JSON.
+So nothing of ours is imported at its head. The script reads a task from stdin and writes what it
+measured to stdout, both in JSON.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 
-def model_of(task: dict[str, Any], attention: str) -> Any:
+def model_of(task: dict[str, Any]) -> Any:
     """Llama with seeded random weights: made on the CPU, so that both environments draw the same."""
     config = LlamaConfig(
         hidden_size=1024,
@@ -28,10 +29,10 @@ def model_of(task: dict[str, Any], attention: str) -> Any:
         head_dim=128,
         vocab_size=8192,
         max_position_embeddings=65536,
-        attn_implementation=attention,
     )
     torch.manual_seed(0)
     model: Any = LlamaForCausalLM(config)
+    model.set_attn_implementation("sdpa")
     return model.to(getattr(torch, task["dtype"])).to(task["device"]).eval()
 
 
@@ -44,7 +45,6 @@ def prompt_of(task: dict[str, Any]) -> torch.Tensor:
 class Ours:
     """`RaggedCache` of sparsemm."""
 
-    attention = "sparsemm"
     package = "sparsemm"
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Ours:
         if name == "fullkv":
             model.set_attn_implementation("sdpa")
             return DynamicCache(config=model.config), contextlib.nullcontext()
-        model.set_attn_implementation(self.attention)
+        model.set_attn_implementation("sparsemm")
         method = {"snapkv": self.sparsemm.SnapKV, "adakv": self.sparsemm.AdaKV}[name]
         steps = task["warm_up"] + task["new_tokens"]
         cache = self.sparsemm.RaggedCache(
@@ -65,8 +65,8 @@ class Ours:
 
     def held(self, cache: Any, model: Any) -> tuple[int, float]:
         """Bytes allocated after the prompt, and the mean entries kept per (layer, KV head)."""
-        if isinstance(cache, DynamicCache) and not hasattr(cache, "stats"):
-            return _dynamic_bytes(cache), float(cache.layers[0].keys.shape[2])
+        if not isinstance(cache, self.sparsemm.RaggedCache):
+            return _dynamic_bytes(cache), float(cache.get_seq_length())
         stats = cache.stats()
         return stats.kv_bytes, stats.realised_budget
 
@@ -74,7 +74,6 @@ class Ours:
 class Theirs:
     """kvpress's presses over transformers' `DynamicCache`."""
 
-    attention = "sdpa"
     package = "kvpress"
 
     def __init__(self) -> None:
@@ -147,8 +146,10 @@ def main() -> None:
     task = json.load(sys.stdin)
     engine = {"sparsemm": Ours, "kvpress": Theirs}[task["engine"]]()
     with torch.no_grad():
-        model = model_of(task, "sdpa")
-        measure({**task, "prompt_tokens": 256, "new_tokens": 2}, engine, model, "fullkv")  # threads are started
+        model = model_of(task)
+        measure(
+            {**task, "prompt_tokens": 256, "new_tokens": 2}, engine, model, "fullkv"
+        )  # threads are started
         found = {name: measure(task, engine, model, name) for name in ("fullkv", *task["methods"])}
     libraries = ("torch", "transformers", engine.package)
     json.dump({"versions": {name: version(name) for name in libraries}, "methods": found}, sys.stdout)
