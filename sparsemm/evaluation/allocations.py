@@ -111,7 +111,7 @@ def check_allocation(held: Any) -> None:
 
 
 def allocation_rows(cells: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Columns of ``allocations.parquet`` for cells as in their files, left out those without an allocation."""
+    """Columns of ``allocations.parquet`` for cells as in their files; those without any are left out."""
     columns: dict[str, list[Any]] = {name: [] for name in ALLOCATION_COLUMNS}
     for cell in cells:
         if (held := cell.get("allocation")) is None:

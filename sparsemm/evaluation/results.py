@@ -147,10 +147,15 @@ def current_cells(cells: list[dict[str, Any]], groups: Mapping[tuple[str, str], 
 
 
 def derive_tables(folder: Path, groups: Mapping[tuple[str, str], str] | None = None) -> pd.DataFrame:
-    """Write ``cells.csv``, ``comparisons.csv``, ``samples.parquet`` and ``allocations.parquet``; return the first.
+    """Write ``cells.csv``, ``comparisons.csv``, ``samples.parquet`` and ``allocations.parquet``.
 
     The last is there only if a cell has an allocation: those that older versions finished have none.
     Rows are ordered by what was run, so that the files do not depend on the order in which cells finished.
+
+    Returns
+    -------
+    DataFrame
+        ``cells.csv``.
 
     Raises
     ------

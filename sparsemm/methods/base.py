@@ -205,13 +205,11 @@ class KVMethod(ABC):
         -----
         A method whose quotas depend on token scores overrides this: there are none here.
         """
-        budget = self.budget_tokens(prompt_length)
-        unbounded = replace(self, budget=budget)
+        method, layers = replace(self, budget=self.budget_tokens(prompt_length)), shape.num_hidden_layers
         heads = shape.num_key_value_heads
-        lengths = torch.tensor([budget * heads * shape.num_hidden_layers])  # one head could keep all
+        unbounded = torch.tensor([method.budget_tokens(0) * heads * layers])  # one head could keep all
         scores = torch.zeros(1, heads, 0)
-        rows = [unbounded.quotas(scores, lengths, layer, shape)[0] for layer in range(shape.num_hidden_layers)]
-        return torch.stack(rows)
+        return torch.stack([method.quotas(scores, unbounded, layer, shape)[0] for layer in range(layers)])
 
     def evictable_budgets(self, lengths: Tensor) -> Tensor:
         """Return b = budget - W of each row [B], from ``lengths`` = n [B]: `budget_tokens` for batches."""

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sparsemm.evaluation.comparisons import COMPARISON_COLUMNS
 from sparsemm.evaluation.allocations import ALLOCATION_COLUMNS
+from sparsemm.evaluation.comparisons import COMPARISON_COLUMNS
 from sparsemm.evaluation.results import derive_tables, write_cell
 from sparsemm.evaluation.tables import (
     CELL_COLUMNS,

@@ -36,7 +36,9 @@ def test_exact_methods_share_out_the_whole_budget(name):
 def test_heads_that_want_more_than_a_prompt_has_are_not_cut():
     method = SparseMM(BUDGET, visual_scores(SHAPE), window=WINDOW)
     nominal, n = method.nominal_quotas(50, SHAPE), 42
-    real = torch.stack([method.quotas(torch.zeros(1, 4, 0), torch.tensor([n]), i, SHAPE)[0] for i in range(4)])
+    real = torch.stack(
+        [method.quotas(torch.zeros(1, 4, 0), torch.tensor([n]), i, SHAPE)[0] for i in range(4)]
+    )
     assert nominal.max() > n == real.max()
     assert nominal.sum() == real.sum()  # what one head cannot hold goes to others
 
