@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from sparsemm.figures.ablation import ABLATION_STYLES
-from sparsemm.figures.save import find_head_scores
+from sparsemm.figures.sweep import find_head_scores
 from sparsemm.figures.style import figure_of, legend_order, method_style
 from sparsemm.heads import HeadScores
 from sparsemm.report.folder import Results
