@@ -99,7 +99,7 @@ def empty_panels(cells: pd.DataFrame, *, width: float, more: Sequence[str] = ())
     rows, panel_width = rows_per_model * len(models), width / columns
     labels = [*(method_style(method).label for method in methods), *more]
     legend = 0.17 * math.ceil(len(labels) / _legend_columns(labels, width))
-    height = (min(0.8 * panel_width, 2.1) + 0.25) * rows + 0.3 + legend
+    height = (min(0.9 * panel_width, 1.9) + 0.25) * rows + 0.3 + legend
     figure = Figure(figsize=(width, height), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).reshape(len(models), -1)
     axes: dict[tuple[str, str], Axes] = {}

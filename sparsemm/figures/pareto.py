@@ -106,7 +106,9 @@ def score_vs_latency(latency: Latency, *, width: float = FULL_WIDTH) -> Figure:
     lengths = " and ".join(f"{count:,}" for count in dict.fromkeys(latency.prompt_tokens.values()))
     label = f"decode (ms/token; {rows} of {lengths} tokens on {latency.device})"
     figure, axes, _ = _draw(cells.assign(cost=cells["decode_ms"]), width, label)
+    low, high = cells["decode_ms"].min(), cells["decode_ms"].max()
     for panel in axes:
+        panel.set_xlim(low - 0.1 * (high - low), high + 0.1 * (high - low))  # quartiles may lie far outside
         panel.xaxis.set_major_locator(MaxNLocator(nbins=5))
     return figure
 
@@ -116,7 +118,7 @@ def latencies(cells: pd.DataFrame, decode: pd.DataFrame) -> Iterator[Latency]:
 
     Of a model the rows count that ran all of its layers in the cells' dtype, at the prompt length nearest to
     the cells' own prompts (FullKV's realised budget); of several forms of a method (caches, compiled or not)
-    the fastest. FullKV and at least one budget must have been measured.
+    the fastest. FullKV and two budgets must have been measured.
 
     Parameters
     ----------
@@ -142,7 +144,7 @@ def latencies(cells: pd.DataFrame, decode: pd.DataFrame) -> Iterator[Latency]:
         near = near.drop_duplicates(keys)[[*keys, *times]]
         # Empty budgets are equal to each other here, as FullKV's should be.
         joined = cells.astype({"budget": float}).merge(near.astype({"budget": float}), on=keys)
-        if "fullkv" in set(joined["method"]) and joined["budget"].notna().any():
+        if "fullkv" in set(joined["method"]) and joined["budget"].nunique() > 1:
             untimed = sorted(set(cells["method"]) - set(joined["method"]))
             yield Latency(joined, str(device), int(str(batch)), nearest, untimed)
 

@@ -187,7 +187,7 @@ def _of_latencies(drawing: _Drawing, cells: pd.DataFrame, ending: str, decode: p
     if not found:
         drawing.leave_out(
             f"{name}{ending}",
-            "the decode times are not of FullKV and a budget of these models, whole and in the same dtype",
+            "the decode times are not of FullKV and two budgets of these models, whole and in the same dtype",
         )
 
 

@@ -76,14 +76,14 @@ def allocations() -> pd.DataFrame:
     for task, n in (("tiny_docvqa", 100), ("tiny_ocr", 300)):
         for method, seed, slope in (
             ("snapkv", None, 0),
-            ("sparsemm", None, 12),
+            ("sparsemm", None, 8),
             ("random", 0, 4),
             ("random", 1, 8),
         ):
             for layer in range(4):
                 for kv_head in range(2):
                     nominal = 32 + slope * (2 * layer + kv_head - 3.5)
-                    kept = min(nominal, 60) if task == "tiny_ocr" else nominal
+                    kept = min(nominal, 50) if task == "tiny_ocr" else nominal
                     rows.append(
                         {"cell": f"{method}{seed}", "model": "tiny", "task": task, "method": method}
                         | {"budget": 32.0, "prompt": "image_question", "ablation": None, "fraction": None}

@@ -18,10 +18,10 @@ def test_nominal_stands_above_kept_and_documents_of_all_tasks_count_alike(alloca
     assert figure.get_suptitle() == "tiny, budget 32"
     *nominal, _, _, kept = [maps(figure)[number] for number in (0, 1, 2, 3, 5, 4)]
     np.testing.assert_array_equal(nominal[0], 32)
-    wanted = 32 + 12 * (np.arange(8).reshape(4, 2) - 3.5)
+    wanted = 32 + 8 * (np.arange(8).reshape(4, 2) - 3.5)
     np.testing.assert_allclose(nominal[1], wanted)
     np.testing.assert_allclose(nominal[2], 32 + 4 * (np.arange(8).reshape(4, 2) - 3.5))  # the first seed
-    np.testing.assert_allclose(kept, (100 * wanted + 300 * np.minimum(wanted, 60)) / 400)
+    np.testing.assert_allclose(kept, (100 * wanted + 300 * np.minimum(wanted, 50)) / 400)
     inside(figure)
 
 
