@@ -60,10 +60,13 @@ def explorer(
     share = max(1, documents // len(groups))
     tasks = list(dict.fromkeys(str(group["task"]) for group in groups))
     shown: dict[str, list[Shown]] = {}
+    last = results.samples.groupby("task")["doc_id"].max()
     for task in tasks:
+        count = min(share, int(last[task]) + 1)
+        given = (data or {}).get(task)
         try:
             shown[task] = documents_of(
-                task, _options(results, task), (data or {}).get(task), share, PICTURE_BYTES // len(tasks)
+                task, _options(results, task), given, count, PICTURE_BYTES // len(tasks)
             )
         except InputError as error:
             shown[task] = []

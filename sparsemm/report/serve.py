@@ -42,12 +42,12 @@ class Live:
         ValueError, OSError
             The results cannot be read.
         """
-        version = version_of(self.folder)
+        version, self.status = version_of(self.folder), status_line(self.folder)
         if version != self.version:
+            told, self.status = self.status, f"{self.status} A newer page is being made."
             results = read_results(self.folder, may_be_empty=True)
             self.page = build_page(results, self.options, version=version).encode("utf-8")
-            self.version = version
-        self.status = status_line(self.folder)
+            self.version, self.status = version, told
 
     def follow(self, ended: threading.Event) -> None:
         """Refresh until `ended`; what cannot be read now is said in the page, and read again."""
@@ -74,8 +74,9 @@ def status_line(folder: Path) -> str:
     """How far the sweep is, in one line."""
     try:
         status = read_status(folder)
-    except InputError:  # tables alone: nothing runs here
-        return "Served live: only tables of a finished sweep are here."
+    except InputError:
+        there = (folder / "cells.csv").is_file()
+        return "Only tables of a finished sweep are here." if there else "No sweep has begun here."
     done = sum(cell.finished for cell in status.cells)
     left = sum(cell.documents - cell.answered - cell.failed for cell in status.cells if not cell.finished)
     parts = [f"{done} of {len(status.cells)} cells are finished"]

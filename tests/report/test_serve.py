@@ -70,12 +70,13 @@ def test_tables_alone_are_served(results):
     for cell in (results / "cells").glob("*.json"):
         cell.unlink()
     (results / "cells").rmdir()
-    assert status_line(results) == "Served live: only tables of a finished sweep are here."
+    assert status_line(results) == "Only tables of a finished sweep are here."
 
 
 def test_a_folder_without_finished_cells_waits(tmp_path):
     live = Live(tmp_path, PageOptions())
     live.refresh()
+    assert live.status == "No sweep has begun here."
     assert "No cell is finished yet." in live.page.decode()
     put(tmp_path, "first", "fullkv", None, {1})
     live.refresh()
