@@ -19,8 +19,8 @@ PLAIN = ("prompt", "ablation", "fraction")
 def line_names(cells: pd.DataFrame) -> list[str]:
     """What the line of each cell is called: ``SparseMM, question after``.
 
-    Cells of one line differ in budget (without one, in the share of heads switched off) and seed alone. Settings
-    that differ between cells of the same method are named.
+    Cells of one line differ in budget (without one, in the share of heads switched off) and seed alone.
+    Settings that differ between cells of the same method are named.
     """
     names = [""] * len(cells)
     keys = ["model", "task", "method", *PLAIN]

@@ -90,8 +90,8 @@ def explorer(
         )
         if foreign:
             found.notices.append(
-                f"{group['name']}: {foreign} documents are not those that the sweep saw: they have no picture "
-                "and no question here"
+                f"{group['name']}: {foreign} documents are not those that the sweep saw: they have no "
+                "picture and no question here"
             )
         found.groups.append(part)
     return found

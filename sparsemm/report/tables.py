@@ -52,7 +52,7 @@ def text(value: Any) -> str:
 
 
 def mark(difference: Any, low: Any, high: Any) -> str:
-    """Whether an interval of a difference excludes zero: ``better``, ``worse``, ``equal``; empty without one."""
+    """Whether a difference's interval excludes zero: ``better``, ``worse``, ``equal``; empty without one."""
     if pd.isna(difference) or pd.isna(low) or pd.isna(high):
         return ""
     if low > 0 or high < 0:
@@ -97,8 +97,8 @@ def ablations(cells: pd.DataFrame) -> list[dict[str, Any]]:
 def cell_rows(cells: pd.DataFrame, ids: Sequence[str]) -> list[dict[str, Any]]:
     """One for each cell, ordered for reading.
 
-    ``group`` is the index in `groups`, ``line`` what the cell's line is called, ``place`` and ``column`` where
-    it stands in it, ``source`` the row of ``cells.csv``.
+    ``group`` is the index in `groups`, ``line`` what the cell's line is called, ``place`` and ``column``
+    where it stands in it, ``source`` the row of ``cells.csv``.
     """
     names = line_names(cells)
     of_group = {(one["model"], one["task"]): at for at, one in enumerate(groups(cells))}

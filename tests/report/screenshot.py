@@ -19,7 +19,10 @@ def main(output: Path) -> None:
         report = write_report(ROOT / "results" / "tiny", Path(folder) / "report.html")
         shots = []
         for place, selector, height in ((PLACE, "#accuracy", 760), (PLACE, "#explorer", 760)):
-            with opened(browser, report.as_uri() + place, viewport={"width": 1280, "height": 900}) as (page, _):
+            with opened(browser, report.as_uri() + place, viewport={"width": 1280, "height": 900}) as (
+                page,
+                _,
+            ):
                 box = page.locator(selector).bounding_box()
                 assert box is not None
                 top = page.evaluate("scrollY") + box["y"]
