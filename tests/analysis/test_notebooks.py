@@ -2,7 +2,9 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import jupytext
 import nbformat
 import pytest
 from nbclient import NotebookClient
@@ -11,21 +13,46 @@ ANALYSIS = Path(__file__).parents[2] / "analysis"
 NOTEBOOKS = sorted(path.name for path in ANALYSIS.glob("*.ipynb"))
 
 
+def read(name: str) -> Any:
+    return nbformat.read(ANALYSIS / name, as_version=4)
+
+
+def shown(notebook: Any) -> int:
+    """Number of pictures that a notebook shows."""
+    outputs = (output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs)
+    return sum("image/png" in output.get("data", {}) for output in outputs)
+
+
 def pictures(name: str, parameters: str = "") -> int:
     """Number of pictures that a notebook shows, run in its folder; `parameters` follow its parameter cell."""
-    notebook = nbformat.read(ANALYSIS / name, as_version=4)
+    notebook = read(name)
     (place,) = (
         index for index, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])
     )
     notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(parameters))
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(ANALYSIS)}}).execute()
-    outputs = (output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs)
-    return sum("image/png" in output.get("data", {}) for output in outputs)
+    return shown(notebook)
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_notebook_shows_its_figure_of_the_committed_results(name):
-    assert pictures(name) == 1
+def test_notebook_shows_its_figures_of_the_committed_results(name):
+    assert pictures(name) == shown(read(name)) > 0
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebook_is_stored_with_its_outputs_and_agrees_with_its_text(name):
+    notebook, text = read(name), jupytext.read((ANALYSIS / name).with_suffix(".py"))
+    for one, other in zip(notebook.cells, text.cells, strict=True):
+        assert (one.cell_type, one.source) == (other.cell_type, other.source)
+        assert one.metadata.get("tags") == other.metadata.get("tags")
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    kinds = {output.output_type for cell in code for output in cell.outputs}
+    assert kinds <= {"execute_result", "display_data"}  # no warnings, no errors
+
+
+def test_every_text_has_its_notebook():
+    assert [Path(name).stem for name in NOTEBOOKS] == sorted(path.stem for path in ANALYSIS.glob("*.py"))
 
 
 def test_parameter_cell_opens_another_file(tmp_path):
