@@ -110,9 +110,9 @@ def attention_maps(
 
     with torch.inference_mode(), probe(model, note) as steps:
         output: Any = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1)
-    special = set(processor.tokenizer.all_special_ids)
     new = output[0, inputs["input_ids"].shape[1] :].tolist()
-    new = new[: next((at for at, token in enumerate(new) if token in special), len(new))]
+    if new[-1] in processor.tokenizer.all_special_ids:  # the end
+        new.pop()
     if not new:
         raise ValueError(f"the model answered nothing to {question!r}")
     weights = torch.stack(

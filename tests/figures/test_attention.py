@@ -10,7 +10,7 @@ from sparsemm.heads.attention import AttentionMaps
 @pytest.fixture
 def attention() -> AttentionMaps:
     """Two tokens, three heads, six cells on a picture of 48 x 32 pixels."""
-    maps = torch.arange(36, dtype=torch.float32).reshape(2, 3, 2, 3) / 1000
+    maps = torch.arange(36, dtype=torch.float32).reshape(2, 3, 2, 3) / 500
     return AttentionMaps(maps, ("1-0", "0-2", "0-1"), ("4", "2"), "42", "What?", Image.new("RGB", (48, 32)))
 
 
@@ -23,7 +23,7 @@ def overlays(figure):
 
 def test_one_row_of_all_heads_by_default(attention):
     figure = attention_on_image(attention)
-    assert [axes.get_title() for axes in figure.axes] == ["1-0: 7%", "0-2: 10%", "0-1: 14%"]
+    assert [axes.get_title() for axes in figure.axes] == ["1-0: 14%", "0-2: 21%", "0-1: 28%"]
     for axes, expected in zip(figure.axes, attention.maps.mean(dim=0).numpy(), strict=True):
         np.testing.assert_allclose(axes.images[1].get_alpha(), 0.85 * expected / expected.max(), rtol=1e-6)
         assert axes.images[1].get_extent() == [0, 48, 32, 0]
@@ -34,7 +34,7 @@ def test_one_row_of_all_heads_by_default(attention):
 def test_rows_of_heads_and_single_tokens(attention):
     rows = {"visual": ["0-1", "1-0"], "other": ["0-2"]}
     figure = attention_on_image(attention, rows, tokens=[1])
-    assert list(overlays(figure)) == ["0-1: 20%", "1-0: 12%", "0-2: 16%"]
+    assert list(overlays(figure)) == ["0-1: 39%", "1-0: 25%", "0-2: 32%"]
     assert [axes.get_ylabel() for axes in figure.axes] == ["visual", "", "other", ""]
     assert not figure.axes[3].axison
     assert figure.get_suptitle() == "What?  →  2"
