@@ -8,27 +8,22 @@ from typing import Any
 
 import pytest
 
-import sparsemm
 from sparsemm import cli
+from tests.pages import ROOT, blocks, prose
 
-ROOT = Path(sparsemm.__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("results/**/*.md")])
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
 
-def without_blocks(text: str) -> str:
-    return re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
-
-
 def anchors(page: Path) -> set[str]:
     """As GitHub makes them of headings."""
-    titles = re.findall(r"^#+ (.+)$", without_blocks(page.read_text(encoding="utf-8")), re.MULTILINE)
+    titles = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 @pages
 def test_relative_links_lead_somewhere(page: Path) -> None:
-    for link in re.findall(r"\]\(([^)\s]+)\)", without_blocks(page.read_text(encoding="utf-8"))):
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
         if link.startswith(("http://", "https://")):
             continue
         path, _, anchor = link.partition("#")
@@ -39,7 +34,7 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
 
 def commands(page: Path) -> Iterator[list[str]]:
     """Words of every ``sparsemm VERB …`` in fenced blocks, launchers and variables before it left out."""
-    for block in re.findall(r"^```(?:bash)?\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.M):
+    for block in blocks(page, "", "bash"):
         for line in block.replace("\\\n", " ").splitlines():
             if found := re.search(r"^(?:\$ |\w+=\S+ |torchrun .*-m )*sparsemm (.*)", line):
                 yield shlex.split(found[1], comments=True)

@@ -11,22 +11,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import sparsemm
 from sparsemm import cli, load_results
 from sparsemm.figures import accuracy_vs_budget
 from tests.families import FAMILIES
+from tests.pages import ROOT, blocks
 
-ROOT = Path(sparsemm.__file__).parents[1]
-PAGE = (ROOT / "docs/adding-a-method.md").read_text(encoding="utf-8")
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-
-
-[METHOD] = blocks("python")
-[CONFIG] = blocks("yaml")
-IN_PACKAGE, [OWN] = (block.splitlines() for block in blocks("bash"))
+PAGE = ROOT / "docs/adding-a-method.md"
+[METHOD], [CONFIG] = blocks(PAGE, "python"), blocks(PAGE, "yaml")
+IN_PACKAGE, [OWN] = (block.splitlines() for block in blocks(PAGE, "bash"))
 
 
 def run(command: str, folder: Path) -> str:
@@ -34,7 +26,7 @@ def run(command: str, folder: Path) -> str:
     program, *arguments = shlex.split(command)
     if program == "sparsemm":
         arguments = ["-m", "sparsemm", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(folder), "SPARSEMM_CACHE": str(folder / "cache")}
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
     done = subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True
     )
@@ -50,62 +42,64 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for part in ("sparsemm", "eval_configs", "tests", "results/head_scores"):
         shutil.copytree(ROOT / part, folder / part, ignore=leave)
     shutil.copy(ROOT / "pyproject.toml", folder)
-    (folder / "sparsemm/methods/keynorm.py").write_text(METHOD, encoding="utf-8")
-    (folder / "eval_configs/method/keynorm.yaml").write_text(CONFIG, encoding="utf-8")
+    (folder / "sparsemm/methods/keydiff.py").write_text(METHOD, encoding="utf-8")
+    (folder / "eval_configs/method/keydiff.yaml").write_text(CONFIG, encoding="utf-8")
     return folder
 
 
+@pytest.mark.slow
 def test_the_matrix_takes_it_in(clone: Path) -> None:
     tests, _, _ = IN_PACKAGE
-    assert tests == "python -m pytest tests/methods tests/test_configs.py tests/cache -k keynorm"
-    assert "keynorm" in run("sparsemm list methods", clone)
+    assert tests == "python -m pytest tests/methods tests/test_configs.py tests/cache -k keydiff"
+    assert "keydiff" in run("sparsemm list methods", clone)
     # One family of a kind stands for all here: thirteen take minutes.
     left_out = " or ".join(sorted(set(FAMILIES) - {"qwen2", "qwen2_vl"}))
-    said = run(tests.replace("-k keynorm", f"-q -p no:cacheprovider -k 'keynorm and not ({left_out})'"), clone)
+    said = run(tests.replace("-k keydiff", f"-q -p no:cacheprovider -k 'keydiff and not ({left_out})'"), clone)
     assert int(re.findall(r"(\d+) passed", said)[0]) > 50
     assert "failed" not in said
 
 
-def test_the_sweep_and_the_figures_take_it_in(clone: Path) -> None:
+@pytest.mark.slow
+def test_the_sweep_and_the_figures_take_it_in(
+    clone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     _, sweep, figures = IN_PACKAGE
-    run(f"{sweep} limit=2", clone)  # the last of two limits counts
-    cells = pd.read_csv(clone / "results/keynorm/cells.csv")
-    ours = cells[cells["method"] == "keynorm"]
+    run(sweep.replace("limit=32", "limit=2"), clone)
+    cells = pd.read_csv(clone / "results/keydiff/cells.csv")
+    ours = cells[cells["method"] == "keydiff"]
     assert ours["budget"].tolist() == ours["realised_budget"].tolist() == [24, 48]
     assert (ours["n"] == 2).all()
-    written = run(figures, clone).split()
-    assert "results/keynorm/figures/accuracy_vs_budget.png" in written
-    [legend] = accuracy_vs_budget(load_results(clone / "results/keynorm")).legends
-    assert [text.get_text() for text in legend.get_texts()] == ["FullKV", "SnapKV", "keynorm"]
+    monkeypatch.chdir(clone)
+    assert cli.main(shlex.split(figures)[1:]) == 0
+    assert "results/keydiff/figures/accuracy_vs_budget.png" in capsys.readouterr().out.split()
+    [legend] = accuracy_vs_budget(load_results(clone / "results/keydiff")).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["FullKV", "SnapKV", "keydiff"]
 
 
 def test_it_works_from_a_folder_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "method").mkdir()
-    (tmp_path / "keynorm.py").write_text(METHOD, encoding="utf-8")
-    config = CONFIG.replace("sparsemm.methods.keynorm.KeyNorm", "keynorm.KeyNorm")
-    (tmp_path / "method/keynorm.yaml").write_text(config, encoding="utf-8")
+    (tmp_path / "keydiff.py").write_text(METHOD, encoding="utf-8")
+    config = CONFIG.replace("sparsemm.methods.keydiff.KeyDiff", "keydiff.KeyDiff")
+    (tmp_path / "method/keydiff.yaml").write_text(config, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("SPARSEMM_CACHE", str(tmp_path / "cache"))
     path, program, *arguments = shlex.split(OWN)
     assert (path, program) == ("PYTHONPATH=.", "sparsemm")
     assert cli.main(arguments) == 0
     cells = pd.read_csv(tmp_path / "results/sweep/cells.csv").set_index("method")
-    assert cells.loc["keynorm", "realised_budget"] == 24
-    assert cli.main([*arguments, "methods.keynorm.power=2.0", "plan=true"]) == 0
-    monkeypatch.delitem(sys.modules, "keynorm")
-    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", str(tmp_path))])
+    assert cells.loc["keydiff", "realised_budget"] == 24
+    assert cli.main([*arguments, "+methods.keydiff.window=4", "plan=true"]) == 0
 
 
 def test_a_module_that_python_does_not_find_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "method").mkdir()
-    config = CONFIG.replace("sparsemm.methods.keynorm", "nowhere")
-    (tmp_path / "method/keynorm.yaml").write_text(config, encoding="utf-8")
+    config = CONFIG.replace("sparsemm.methods.keydiff", "nowhere")
+    (tmp_path / "method/keydiff.yaml").write_text(config, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["sweep", "--config-dir", ".", "method=[keynorm]", "plan=true"]) == 2
+    assert cli.main(["sweep", "--config-dir", ".", "method=[keydiff]", "plan=true"]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert "'nowhere.KeyNorm' cannot be imported: No module named 'nowhere'" in said
+    assert "'nowhere.KeyDiff' cannot be imported: No module named 'nowhere'" in said
     assert "PYTHONPATH" in said
