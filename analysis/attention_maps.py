@@ -8,7 +8,7 @@
 # %% tags=["parameters"]
 model = "tiny"  # a name of `sparsemm list models`
 file = "../results/head_scores/tiny.safetensors"  # its head scores, relative to this notebook
-seed, number = 3, 0  # of the page, and of the question among those that can be asked about it
+kind, seed, number = "table", 5, 0  # of the page, and of the question among those that can be asked about it
 
 # %%
 # %matplotlib inline
@@ -20,7 +20,7 @@ from sparsemm.heads.attention import attention_maps
 from sparsemm.heads.standing import top_heads
 from sparsemm.models.loading import load
 
-scores, page, checkpoint = HeadScores.load(file).scores, make_page(seed), load(read("model", model))
+scores, page, checkpoint = HeadScores.load(file).scores, make_page(seed, kind=kind), load(read("model", model))
 rows = {"visual heads": top_heads(scores, 4), "other heads": top_heads(-scores, 4)}
 heads = [head for row in rows.values() for head in row]
 question = page.questions[number].text
