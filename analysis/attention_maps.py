@@ -1,9 +1,10 @@
 # %% [markdown]
 # # What heads look at
 #
-# A model answers a question about a page, and the attention of each generated token is laid over the page: the heads of highest
-# score above, those of lowest below. The visual heads look at the value that is asked for; the others look elsewhere, or hardly at
-# the image at all: the percentage is the share of its attention that a head gives to it.
+# A model answers a question about a page, and the attention of each generated token is laid over the page:
+# the heads of highest score above, those of lowest below. The visual heads look at the value that is asked
+# for; the others look elsewhere, or hardly at the image at all: the percentage is the share of its attention
+# that a head gives to it.
 
 # %% tags=["parameters"]
 model = "tiny"  # a name of `sparsemm list models`
@@ -20,9 +21,10 @@ from sparsemm.heads.attention import attention_maps
 from sparsemm.heads.standing import top_heads
 from sparsemm.models.loading import load
 
-scores, page, checkpoint = HeadScores.load(file).scores, make_page(seed, kind=kind), load(read("model", model))
+scores, page = HeadScores.load(file).scores, make_page(seed, kind=kind)
+checkpoint = load(read("model", model))
 rows = {"visual heads": top_heads(scores, 4), "other heads": top_heads(-scores, 4)}
 heads = [head for row in rows.values() for head in row]
-question = page.questions[number].text
-attention = attention_maps(checkpoint.model, checkpoint.processor, page.image, question, heads)
+question, options = page.questions[number].text, checkpoint.images_kwargs
+attention = attention_maps(checkpoint.model, checkpoint.processor, page.image, question, heads, **options)
 attention_on_image(attention, rows)

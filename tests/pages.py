@@ -12,7 +12,9 @@ FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 def blocks(page: Path, *languages: str) -> list[str]:
     """The blocks of a page that are in one of these languages; "" is none given."""
-    return [text for language, text in FENCED.findall(page.read_text(encoding="utf-8")) if language in languages]
+    return [
+        text for language, text in FENCED.findall(page.read_text(encoding="utf-8")) if language in languages
+    ]
 
 
 def prose(page: Path) -> str:

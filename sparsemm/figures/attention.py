@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from sparsemm.figures.style import FULL_WIDTH, RC
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from sparsemm.heads.attention import AttentionMaps
 
 VERMILION = "#D55E00"
@@ -77,7 +79,7 @@ def attention_on_image(
     return figure
 
 
-def _lay(axes: mpl.axes.Axes, attention: AttentionMaps, weights: np.ndarray, head: str) -> None:
+def _lay(axes: Axes, attention: AttentionMaps, weights: np.ndarray, head: str) -> None:
     """One head's weights [rows, columns] over the picture."""
     image = attention.image
     axes.imshow(image.convert("L"), cmap="gray", vmin=0, vmax=255)

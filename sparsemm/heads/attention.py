@@ -1,4 +1,4 @@
-"""Where heads look in a picture while a model answers: attention of generated tokens, laid over its pixels."""
+"""Where heads look in a picture while a model answers: the attention of generated tokens, laid over it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Notebooks from their text: ``python -m tests.analysis.notebooks`` runs and stores them (`make notebooks`)."""
+"""Notebooks from their text: ``make notebooks`` (``python -m tests.analysis.notebooks``) stores them."""
 
 from pathlib import Path
 from typing import Any

@@ -54,7 +54,9 @@ def test_the_matrix_takes_it_in(clone: Path) -> None:
     assert "keydiff" in run("sparsemm list methods", clone)
     # One family of a kind stands for all here: thirteen take minutes.
     left_out = " or ".join(sorted(set(FAMILIES) - {"qwen2", "qwen2_vl"}))
-    said = run(tests.replace("-k keydiff", f"-q -p no:cacheprovider -k 'keydiff and not ({left_out})'"), clone)
+    said = run(
+        tests.replace("-k keydiff", f"-q -p no:cacheprovider -k 'keydiff and not ({left_out})'"), clone
+    )
     assert int(re.findall(r"(\d+) passed", said)[0]) > 50
     assert "failed" not in said
 

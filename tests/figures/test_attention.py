@@ -1,6 +1,11 @@
+"""Attention laid over a picture: what is drawn where."""
+
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from sparsemm.figures import attention_on_image
@@ -14,17 +19,17 @@ def attention() -> AttentionMaps:
     return AttentionMaps(maps, ("1-0", "0-2", "0-1"), ("4", "2"), "42", "What?", Image.new("RGB", (48, 32)))
 
 
-def overlays(figure):
+def overlays(figure: Figure) -> dict[str, Any]:
     """Titles and strengths of the panels that show something."""
-    return {
-        axes.get_title(): axes.images[1].get_alpha() * 1.0 for axes in figure.axes if len(axes.images) == 2
-    }
+    shown: list[Any] = [axes for axes in figure.axes if axes.images]
+    return {axes.get_title(): axes.images[1].get_alpha() for axes in shown}
 
 
 def test_one_row_of_all_heads_by_default(attention):
     figure = attention_on_image(attention)
     assert [axes.get_title() for axes in figure.axes] == ["1-0: 14%", "0-2: 21%", "0-1: 28%"]
-    for axes, expected in zip(figure.axes, attention.maps.mean(dim=0).numpy(), strict=True):
+    panels: list[Any] = list(figure.axes)
+    for axes, expected in zip(panels, attention.maps.mean(dim=0).numpy(), strict=True):
         np.testing.assert_allclose(axes.images[1].get_alpha(), 0.85 * expected / expected.max(), rtol=1e-6)
         assert axes.images[1].get_extent() == [0, 48, 32, 0]
         assert axes.images[0].get_array().shape == (32, 48)

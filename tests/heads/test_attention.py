@@ -21,7 +21,7 @@ from tests.families import TWO, VISUAL, build, image
 from tests.heads.test_families import TOKENS, eager, full_layers, own
 
 
-def spread(weights: np.ndarray, boxes: np.ndarray, shape: tuple[int, int], size: Any) -> np.ndarray:
+def spread(weights: np.ndarray, boxes: np.ndarray, shape: Any, size: Any) -> np.ndarray:
     """One token after the other, cell by cell."""
     found, (width, height) = np.zeros(shape), size
     for weight, (left, top, right, bottom) in zip(weights, boxes, strict=True):
@@ -53,7 +53,7 @@ def test_maps_are_eager_attentions_weights(family: str) -> None:
         for index, name in enumerate(heads):
             layer, head = map(int, name.split("-"))
             weights = slow.attentions[step][layers[layer]][0, head, -1][positions].numpy()
-            expected = spread(weights, boxes, tuple(found.maps.shape[2:]), picture.size)
+            expected = spread(weights, boxes, found.maps.shape[2:], picture.size)
             np.testing.assert_allclose(found.maps[step, index].numpy(), expected, atol=1e-5)
             assert found.maps[step, index].sum() == pytest.approx(weights.sum(), abs=1e-5)
 
