@@ -37,6 +37,7 @@ run something (options are Hydra overrides, `sparsemm VERB --help` lists them):
   efficiency   measure what the engine costs; the benchmark's name comes first
                  sparsemm efficiency fanout documents=64
                  sparsemm efficiency decode shapes=[checkpoint] lengths=[1024]
+                 sparsemm efficiency kvpress python=kvpress-env/bin/python
 
 look at results and names:
   figures RESULTS                              draw the figures of a results folder

@@ -1,4 +1,4 @@
-"""The committed results are what the code measures today, and the README says what their files say."""
+"""The committed results are what the code measures today, and README and docs say what their files say."""
 
 import json
 import re
@@ -28,7 +28,10 @@ NAMES = {
     "StreamingLLM": "streaming_llm",
     "Random": "random",
 }
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = "\n\n".join(
+    (ROOT / name).read_text(encoding="utf-8")
+    for name in ("README.md", "docs/measured.md", "docs/efficiency.md")
+)
 FLOWING = " ".join(README.split())
 
 
@@ -38,7 +41,7 @@ def short(value: float) -> str:
 
 
 def rows_of_table(title: str) -> list[list[str]]:
-    """Cells of the rows of the README's table whose head begins with `title`."""
+    """Cells of the rows of the table whose head begins with `title`."""
     lines = README[README.index(f"| {title} |") :].split("\n\n")[0].splitlines()
     return [[part.strip() for part in line.strip("|").split("|")] for line in (lines[0], *lines[2:])]
 
@@ -270,9 +273,68 @@ def test_readme_says_what_compression_before_the_question_leaves():
 
 def test_readme_says_what_decoding_gains_on_the_embedded_model():
     rows: Any = pd.read_csv(RESULTS / "efficiency" / "decode.csv")
-    ratio = rows[rows["shape"] == "tiny"].set_index(["batch_size", "prompt_tokens", "method"])["ratio"]
+    ratio = (
+        rows[rows["shape"] == "tiny"]
+        .set_index(["batch_size", "prompt_tokens", "method"])["ratio"]
+        .sort_index()
+    )
     many, one = (
         [ratio[size].loc[name] for name in ("snapkv", "sparsemm")] for size in ((32, 2048), (1, 288))
     )
     assert f"decodes {many[0]:.1f} times (SnapKV) and {many[1]:.1f} times (SparseMM) as fast" in FLOWING
     assert f"({one[0]:.2f} and {one[1]:.2f} times)" in FLOWING
+
+
+def test_readme_says_which_budgets_suffice(cells):
+    """The least budget of the grid whose score is 90% of FullKV's; "all": the one that evicts nothing."""
+    (head, *rows) = rows_of_table("tokens kept per head")
+    scores = cells.groupby(["task", "method", "budget"])["score"].mean()
+    full = cells[cells["method"] == "fullkv"].set_index("task")["score"]
+    for task, row in zip(TASKS, rows, strict=True):
+        assert f"`{task}`" in row[0]
+        for name, said in zip(head[1:], row[1:], strict=True):
+            of_method = scores[task, NAMES[name]]
+            least = min(of_method.index[of_method >= 0.9 * full[task]])
+            assert said == ("all" if least == 320 else f"{least:.0f}")
+
+
+def test_readme_says_what_decoding_gains_on_the_shapes():
+    rows: Any = pd.read_csv(RESULTS / "efficiency" / "decode.csv")
+    rows = rows[(rows["layers"] == 2) & (rows["prompt_tokens"] == 32768)].set_index(
+        ["shape", "method", "cache"]
+    )
+    (_, *long) = rows_of_table("two CPU cores, float32, budget 256, prompt 32K")
+    start = README.index("| | times FullKV's speed |")
+    short_table = README[start:].split("\n\n")[0].splitlines()[2:]
+    shapes = ("llava_next_vicuna_7b", "llava_next_mistral_7b", "qwen2_vl_7b")
+    for shape, row, brief in zip(shapes, long, short_table, strict=True):
+        full, ours = rows.loc[(shape, "fullkv", "static")], rows.loc[(shape, "sparsemm", "ragged")]
+        assert full["ratio"] == 1
+        whole = rows.loc[(shape, "fullkv", "dynamic"), "kv_bytes"]
+        assert row[1:] == [
+            f"{full['decode_ms']:.1f}",
+            f"{ours['decode_ms']:.1f}",
+            f"{ours['ratio']:.2f}",
+            f"{ours['times_floor']:.2f}",
+            f"{ours['kv_bytes'] / 1e6:.1f} MB of {whole / 1e6:,.0f} MB",
+        ]
+        share = f"{ours['kv_bytes'] / whole:.1%}"
+        assert brief.endswith(f"| {ours['ratio']:.2f} | {share} | {ours['times_floor']:.2f} x |")
+
+
+def test_the_page_says_what_kvpress_does():
+    rows: Any = pd.read_csv(RESULTS / "efficiency" / "kvpress.csv")
+    rows = rows[rows["prompt_tokens"] == 8192].set_index(["method", "engine"])
+    start = README.index("| | bytes held after the prompt |")
+    said = [line.split(" | ")[1:] for line in README[start:].split("\n\n")[0].splitlines()[2:]]
+    assert len(said) == len(rows)
+    for words, (_, row) in zip(said, rows.iterrows(), strict=True):
+        of_full = "1" if row["bytes_of_full"] == 1 else f"{row['bytes_of_full']:.3f}"
+        ratio = "1" if row["ratio"] == 1 else f"{row['ratio']:.2f}"
+        assert words == [f"{row['kv_bytes'] / 1e6:.1f} MB", of_full, f"{row['decode_ms']:.1f}", f"{ratio} |"]
+    ours, theirs = rows.loc[("adakv", "sparsemm")], rows.loc[("adakv", "kvpress")]
+    assert (
+        f"{ours['ratio_kvpress']:.1f} times as fast in 1/{theirs['kv_bytes'] / ours['kv_bytes']:.0f}"
+        in FLOWING
+    )
+    assert rows.loc[("snapkv", "sparsemm"), "same_tokens"] == 1

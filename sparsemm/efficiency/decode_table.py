@@ -129,13 +129,18 @@ def read_table(folder: Path) -> list[dict[str, str]]:
 
 def write_table(folder: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     """Write ``decode.csv``, all at once."""
-    path = path_of(folder)
+    return write_csv(path_of(folder), COLUMNS, rows)
+
+
+def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> Path:
+    """Write these columns of the rows, all at once."""
+    names = list(columns)
 
     def write(beside: Path) -> None:
         with beside.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(COLUMNS), lineterminator="\n")
+            writer = csv.DictWriter(file, names, lineterminator="\n")
             writer.writeheader()
-            writer.writerows({name: as_text(row.get(name)) for name in COLUMNS} for row in rows)
+            writer.writerows({name: as_text(row.get(name)) for name in names} for row in rows)
 
     write_atomically(path, write)
     return path

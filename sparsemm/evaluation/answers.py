@@ -11,6 +11,7 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from sparsemm.cache import Fanout, fan_out
 from sparsemm.cache.accounting import CacheBytes, cache_bytes
 from sparsemm.cache.backbone import model_shape, sliding_windows
+from sparsemm.evaluation.allocations import pack
 from sparsemm.evaluation.generation import image_key, texts_of
 from sparsemm.evaluation.memory import Limits
 from sparsemm.evaluation.prefill import Prefill
@@ -76,6 +77,7 @@ def answer(
                     kv_bytes=held.kept / len(tokens),
                     full_kv_bytes=held.full / len(tokens),
                     image=images[row],
+                    kept=pack(kept[number, :, row].flatten().tolist()),
                 )
                 for row, text in enumerate(texts_of(checkpoint, tokens, until))
             ]

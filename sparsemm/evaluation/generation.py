@@ -12,6 +12,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 
 from sparsemm.cache import RaggedCache
 from sparsemm.cache.greedy import GREEDY, until_end
+from sparsemm.evaluation.allocations import pack
 from sparsemm.evaluation.prefill import Prefill
 from sparsemm.evaluation.responses import Response
 from sparsemm.methods import KVMethod
@@ -89,6 +90,7 @@ def generate(
             image=image_key(conversations[row]),
             prefill_s=(clock.times[0] - start) / rows,
             decode_s=(clock.times[-1] - clock.times[0]) / rows,
+            kept=pack(stats.realised_per_head[:, row].flatten().tolist()),
         )
         for row, text in enumerate(texts_of(checkpoint, tokens, until))
     ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sparsemm.cache import model_shape
+from sparsemm.evaluation.allocations import allocation
 from sparsemm.evaluation.cells import Cell
 from sparsemm.evaluation.responses import Response
 from sparsemm.evaluation.scoring import score
@@ -18,7 +20,7 @@ def measure(
     limit: int | None,
     checkpoint: Checkpoint,
     options: Mapping[str, Any],
-) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+) -> tuple[dict[str, Any], dict[str, list[Any]], dict[str, Any] | None]:
     """Score a cell.
 
     Parameters
@@ -39,6 +41,8 @@ def measure(
         The cell's row of ``cells.csv``, without what is derived.
     samples : dict of lists
         Columns of its file, in document order; failed documents count as empty texts.
+    allocation : dict or None
+        What each (layer, KV head) kept (`sparsemm.evaluation.allocations.allocation`).
     """
     texts = {doc_id: response.text for doc_id, response in responses.items()}
     scored = score(texts, cell.task, cell.metric, limit, options)
@@ -68,4 +72,6 @@ def measure(
         "image": [response.image for response in given],
         "error": [response.error for response in given],
     }
-    return row, {name: samples[name] for name in STORED_SAMPLES if name in samples}
+    text = checkpoint.model.config.get_text_config(decoder=True)
+    held = {name: samples[name] for name in STORED_SAMPLES if name in samples}
+    return row, held, allocation(cell.method, answered, model_shape(text))

@@ -51,6 +51,9 @@ class Response:
         Why this document could not be answered; `text` is empty then.
     prefill_s, decode_s : float or None
         Seconds; None in fanned-out cells, where they cannot be told apart.
+    kept : str
+        Entries kept per (layer, KV head) after the prompt, packed (`sparsemm.evaluation.allocations.pack`);
+        empty where an older version stored the response.
     """
 
     text: str
@@ -64,6 +67,7 @@ class Response:
     error: str | None = None
     prefill_s: float | None = None
     decode_s: float | None = None
+    kept: str = ""
 
     @property
     def realised_budget(self) -> float:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsemm.configs import InputError
 from sparsemm.evaluation.agreement import agreement
+from sparsemm.evaluation.allocations import ALLOCATION_COLUMNS, allocation_rows, check_allocation
 from sparsemm.evaluation.comparisons import COMPARISON_COLUMNS, comparisons
 from sparsemm.evaluation.tables import (
     CELL_COLUMNS,
@@ -49,11 +50,18 @@ def cell_file(folder: Path, cell_id: str) -> Path:
 
 
 def write_cell(
-    folder: Path, cell_id: str, group: str, row: Mapping[str, Any], samples: Mapping[str, list[Any]]
+    folder: Path,
+    cell_id: str,
+    group: str,
+    row: Mapping[str, Any],
+    samples: Mapping[str, list[Any]],
+    allocation: Mapping[str, Any] | None = None,
 ) -> None:
-    """Record a finished cell: its row of ``cells.csv`` and its samples, column by column."""
+    """Record a finished cell: its row of ``cells.csv``, its samples column by column, and its allocation."""
     finished = datetime.now(UTC).isoformat(timespec="seconds")
     record = {"id": cell_id, "group": group, "finished": finished, "row": dict(row), "samples": dict(samples)}
+    if allocation is not None:
+        record["allocation"] = dict(allocation)
     write_json(cell_file(folder, cell_id), record)
 
 
@@ -111,6 +119,7 @@ def _read_cell(path: Path) -> dict[str, Any]:
         wrong += [f"row.{name}" for name in ("model", "task", "method", "score") if cell["row"][name] is None]
         if not all(isinstance(tokens, list) for tokens in cell["samples"].get("tokens", ())):
             wrong.append("samples.tokens")
+        check_allocation(cell.get("allocation"))
         if wrong:
             raise ValueError(f"a value of a wrong type in {', '.join(wrong)}")
         if (cell["row"].get("schema_version") or 0) > SCHEMA_VERSION:
@@ -138,18 +147,21 @@ def current_cells(cells: list[dict[str, Any]], groups: Mapping[tuple[str, str], 
 
 
 def derive_tables(folder: Path, groups: Mapping[tuple[str, str], str] | None = None) -> pd.DataFrame:
-    """Write ``cells.csv``, ``comparisons.csv`` and ``samples.parquet``; return the first.
+    """Write ``cells.csv``, ``comparisons.csv``, ``samples.parquet`` and ``allocations.parquet``.
 
+    The last is there only if a cell has an allocation: those that older versions finished have none.
     Rows are ordered by what was run, so that the files do not depend on the order in which cells finished.
+
+    Returns
+    -------
+    DataFrame
+        ``cells.csv``.
 
     Raises
     ------
     ValueError
         If a cell's file is corrupt, or does not go with FullKV's; one line that names it.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     cells = sorted(current_cells(read_cells(folder), groups or {}), key=_order)
     rows: list[dict[str, Any]] = []
     compared_rows: list[dict[str, Any]] = []
@@ -167,18 +179,29 @@ def derive_tables(folder: Path, groups: Mapping[tuple[str, str], str] | None = N
                 samples[name] += column
     table = _frame(rows, CELL_COLUMNS)
     differences = _frame(compared_rows, COMPARISON_COLUMNS)
-    joined = pa.table(
-        {
-            name: pa.array(samples[name], type=getattr(pa, ARROW_TYPES[column.type])())
-            for name, column in SAMPLE_COLUMNS.items()
-        }
-    )
+    allocations = allocation_rows(cells)
     write_atomically(folder / "cells.csv", lambda beside: table.to_csv(beside, index=False))
     write_atomically(folder / "comparisons.csv", lambda beside: differences.to_csv(beside, index=False))
-    write_atomically(
-        folder / "samples.parquet", lambda beside: pq.write_table(joined, beside, compression="zstd")
-    )
+    _write_parquet(folder / "samples.parquet", samples, SAMPLE_COLUMNS)
+    if allocations["cell"]:
+        _write_parquet(folder / "allocations.parquet", allocations, ALLOCATION_COLUMNS)
+    else:
+        (folder / "allocations.parquet").unlink(missing_ok=True)
     return table
+
+
+def _write_parquet(path: Path, values: Mapping[str, list[Any]], columns: Mapping[str, Column]) -> None:
+    """Write a table of these columns, with their types, atomically."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table(
+        {
+            name: pa.array(values[name], type=getattr(pa, ARROW_TYPES[column.type])())
+            for name, column in columns.items()
+        }
+    )
+    write_atomically(path, lambda beside: pq.write_table(table, beside, compression="zstd"))
 
 
 def _frame(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Column]) -> pd.DataFrame:

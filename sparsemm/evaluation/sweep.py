@@ -190,8 +190,9 @@ def _score(
     failed: dict[tuple[str, int], str] = {}
     for number, cell in enumerate(cells, start=1):
         responses = store.responses(cell.run, cell.key, cell.task)
-        row, samples = measure(cell, responses, config["limit"], checkpoint, config["tasks"][cell.task])
-        write_cell(folder, cell.id, cell.group, row, samples)
+        options = config["tasks"][cell.task]
+        row, samples, allocation = measure(cell, responses, config["limit"], checkpoint, options)
+        write_cell(folder, cell.id, cell.group, row, samples, allocation)
         untouched = cell.method.evicts and row["n_uncompressed"] == row["n"]
         console.print(
             f"{number}/{len(cells)} {cell_name(cell)}: {cell.metric} {row['score']:.3f}"

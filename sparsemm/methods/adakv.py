@@ -75,6 +75,11 @@ class AdaKV(KVMethod):
             quota = largest_remainder(shares, heads * budgets)
         return quota.to(lengths.device)
 
+    def nominal_quotas(self, prompt_length: int, shape: ModelShape) -> Tensor:
+        """Return b for every head [layers, Hkv]: heads compete anew in every prompt, b is a layer's mean."""
+        b = self.budget_tokens(prompt_length) - self.window
+        return torch.full((shape.num_hidden_layers, shape.num_key_value_heads), b)
+
     @staticmethod
     def _concentration(scores: Tensor, budgets: Tensor) -> Tensor:
         """Return the share [B, Hkv, 1] of each head's total score that its ``budgets`` best scores hold."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -188,6 +188,28 @@ class KVMethod(ABC):
         LongTensor [B, Hkv] on the device of `lengths`
             Between 0 and n.
         """
+
+    def nominal_quotas(self, prompt_length: int, shape: ModelShape) -> Tensor:
+        """Return the quotas [layers, Hkv] before they are cut at what a prompt has: with n without bound.
+
+        They are what the rule wants for each head, and differ from the quotas of a real prompt where a head
+        is to keep more than there is: those are cut at n, and what is over goes to others or is lost.
+
+        Parameters
+        ----------
+        prompt_length : int
+            Valid prompt tokens: what a budget that is a share is a share of.
+        shape : ModelShape
+
+        Notes
+        -----
+        A method whose quotas depend on token scores overrides this: there are none here.
+        """
+        method, layers = replace(self, budget=self.budget_tokens(prompt_length)), shape.num_hidden_layers
+        heads = shape.num_key_value_heads
+        unbounded = torch.tensor([method.budget_tokens(0) * heads * layers])  # one head could keep all
+        scores = torch.zeros(1, heads, 0)
+        return torch.stack([method.quotas(scores, unbounded, layer, shape)[0] for layer in range(layers)])
 
     def evictable_budgets(self, lengths: Tensor) -> Tensor:
         """Return b = budget - W of each row [B], from ``lengths`` = n [B]: `budget_tokens` for batches."""

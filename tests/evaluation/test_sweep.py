@@ -48,7 +48,8 @@ def stamps(folder: Path) -> dict[str, int]:
 
 def test_files_and_columns(swept):
     results = swept / "results/sweep"
-    files = ["cells", "cells.csv", "comparisons.csv", "responses", "run.json", "samples.parquet"]
+    files = ["allocations.parquet", "cells", "cells.csv", "comparisons.csv", "responses", "run.json"]
+    files.append("samples.parquet")
     assert sorted(path.name for path in results.iterdir()) == files
     assert sorted(path.name for path in swept.iterdir()) == ["results"]
     table = loaded(swept)

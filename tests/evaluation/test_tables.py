@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sparsemm.evaluation.allocations import ALLOCATION_COLUMNS
 from sparsemm.evaluation.comparisons import COMPARISON_COLUMNS
 from sparsemm.evaluation.results import derive_tables, write_cell
 from sparsemm.evaluation.tables import (
@@ -81,6 +82,7 @@ def documented(columns: dict[str, Column]) -> str:
         ("cells.csv", CELL_COLUMNS),
         ("comparisons.csv", COMPARISON_COLUMNS),
         ("samples.parquet", SAMPLE_COLUMNS),
+        ("allocations.parquet", ALLOCATION_COLUMNS),
     ],
 )
 def test_documentation_is_the_schema(file, columns):
