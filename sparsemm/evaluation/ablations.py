@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from pkgutil import resolve_name
 from typing import Any
 
 from sparsemm.configs import InputError, nearest
-from sparsemm.evaluation.methods import load_head_scores, one_a_seed, scores_label
+from sparsemm.evaluation.methods import load_head_scores, one_a_seed, scores_label, target_of
 from sparsemm.heads.ablation import Ablation
 
 FRACTIONS = (0, 0.02, 0.05, 0.1, 0.2, 0.5)
@@ -120,8 +119,8 @@ def build_ablation(
     ValueError
         A value that the ablation refuses.
     """
-    parameters = dict(parameters)
-    target = resolve_name(parameters.pop("_target_"))
+    target = target_of(parameters)
+    parameters = {key: value for key, value in parameters.items() if key != "_target_"}
     fields = [field.name for field in dataclasses.fields(target) if field.name != "fraction"]
     for key in parameters:
         if key not in fields:

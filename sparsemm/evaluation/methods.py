@@ -44,8 +44,8 @@ def build_method(
     ValueError
         A value that the method refuses.
     """
-    parameters = dict(parameters)
-    target = resolve_name(parameters.pop("_target_"))
+    target = target_of(parameters)
+    parameters = {name: value for name, value in parameters.items() if name != "_target_"}
     fields = {field.name: field for field in dataclasses.fields(target) if field.init}
     for name in parameters:
         if name not in fields:
@@ -60,6 +60,29 @@ def build_method(
         chosen = parameters.get("head_scores") or head_scores
         parameters["head_scores"] = load_head_scores(chosen, f"method {target.name}", fingerprint)
     return target(**parameters)
+
+
+def target_of(parameters: Mapping[str, Any]) -> type[Any]:
+    """The dataclass that a method's or an ablation's ``_target_`` names, wherever its module is.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    target = parameters.get("_target_")
+    if target is None:
+        raise InputError(f"a method or ablation needs a _target_, which {dict(parameters)} lacks")
+    try:
+        found = resolve_name(str(target))
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"_target_ {target!r} cannot be imported: {error}; "
+            "a module of your own must be found by Python (PYTHONPATH=FOLDER)"
+        ) from error
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+        raise InputError(f"_target_ {target!r} is no dataclass")
+    return found
 
 
 def load_head_scores(path: str | Path | None, user: str, fingerprint: str | None) -> HeadScores:

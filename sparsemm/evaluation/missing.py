@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any
 
 from huggingface_hub import snapshot_download
@@ -16,7 +15,7 @@ from sparsemm.configs import InputError
 from sparsemm.evaluation import official, official_data
 from sparsemm.evaluation.ablations import fractions
 from sparsemm.evaluation.cells import budgets, hash_of, own_parameters, prompts
-from sparsemm.evaluation.methods import build_method, one_a_seed
+from sparsemm.evaluation.methods import build_method, one_a_seed, target_of
 
 
 @dataclass(frozen=True)
@@ -151,9 +150,7 @@ def _is_here(pretrained: str) -> bool:
 
 
 def _lacks_scores(parameters: Mapping[str, Any], model: Mapping[str, Any]) -> bool:
-    if "_target_" not in parameters:
-        raise InputError(f"a method or ablation needs a _target_, which {dict(parameters)} lacks")
-    if "head_scores" not in (field.name for field in fields(resolve_name(parameters["_target_"]))):
+    if "head_scores" not in (field.name for field in fields(target_of(parameters))):
         return False
     return not (parameters.get("head_scores") or model.get("head_scores"))
 
