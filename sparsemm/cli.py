@@ -41,6 +41,7 @@ run something (options are Hydra overrides, `sparsemm VERB --help` lists them):
 
 look at results and names:
   figures RESULTS                              draw the figures of a results folder
+          [--width column|full] [--efficiency FOLDER] [--paper]
   status RESULTS                               how far a sweep is, also while it runs
   overlap HEADS OTHER [--output FILE.csv]      what top heads two files of head scores have in common
   list methods|models|tasks [--include-path]   what can be named; where lmms-eval finds the local tasks
@@ -240,11 +241,25 @@ def figures(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="sparsemm figures", description="Draw the figures of a results folder."
     )
-    parser.add_argument("results", help="results/<experiment>")
-    folder = parser.parse_args(arguments).results
+    parser.add_argument("results", help="results/<experiment>, or the output of `sparsemm efficiency decode`")
+    parser.add_argument(
+        "--width", choices=["column", "full"], help="of a column, or of a full page; default: each figure's"
+    )
+    parser.add_argument("--efficiency", metavar="FOLDER", help="decode times, to draw scores against them")
+    parser.add_argument(
+        "--paper", action="store_true", help="mark the scores that SparseMM's authors published"
+    )
+    options = parser.parse_args(arguments)
     from sparsemm.figures import save
+    from sparsemm.figures.style import WIDTHS
 
-    for path in save(folder):
+    for path in save(
+        options.results,
+        width=WIDTHS[options.width] if options.width else None,
+        efficiency=options.efficiency,
+        paper=options.paper,
+        say=lambda line: print(line, file=sys.stderr),
+    ):
         print(path)
     return 0
 

@@ -9,8 +9,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from sparsemm.figures.accuracy import PANEL_INCHES, check_one_line
-from sparsemm.figures.style import FULL_WIDTH, RC, MethodStyle
+from sparsemm.figures.panels import check_one_line
+from sparsemm.figures.style import FULL_WIDTH, RC, MethodStyle, metric_label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 COLUMNS = ("model", "task", "metric", "method", "ablation", "fraction", "score", "n")
 """Needed columns of ``cells.csv``; ``ci_low`` and ``ci_high`` are used where they are filled."""
+
+PANEL_INCHES = 2.0
+"""Least width of a panel."""
 
 ABLATION_STYLES = {
     "mask_visual": MethodStyle("visual heads removed", "#D55E00", "D"),
@@ -84,9 +87,7 @@ def mask_ablation(cells: pd.DataFrame, *, width: float = FULL_WIDTH) -> Figure:
         panel.set_xlim(left=0)
         panel.set_ylim(bottom=0)
         panel.set_title(f"{task}, n = {rows['n'].iloc[0]:g}")
-        panel.set_ylabel(
-            f"{rows['metric'].iloc[0]} (0 to 1)" if rows["score"].max() <= 1 else rows["metric"].iloc[0]
-        )
+        panel.set_ylabel(metric_label(str(rows["metric"].iloc[0])))
     for panel in panels[len(tasks) :]:
         panel.set_axis_off()
     figure.supxlabel("query heads switched off (% of all)", fontsize=mpl.rcParams["axes.labelsize"])

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from sparsemm.figures.style import FULL_WIDTH, RC, legend_order, method_style
+from sparsemm.figures.style import FULL_WIDTH, RC, legend_order, method_style, published_mark
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,16 +38,19 @@ PANEL = ("shape", "layers", "layers_of", "dtype")
 """Rows that agree in these share a panel."""
 
 
-def decode_figures(table: pd.DataFrame) -> dict[str, Figure]:
+def decode_figures(table: pd.DataFrame, *, width: float = FULL_WIDTH) -> dict[str, Figure]:
     """Draw every figure of a ``decode.csv``: one for each device and budget, by name.
 
-    Batches are left out but for the smallest. On a GPU models with all of their layers have figures of their
-    own, ``decode_<device>_<budget>``; models that were cut are drawn apart, ``decode_cut_…``.
+    Batches are left out but for the smallest, and budgets that were measured at one prompt length alone. On
+    a GPU models with all of their layers have figures of their own, ``decode_<device>_<budget>``; models that
+    were cut are drawn apart, ``decode_cut_…``.
 
     Parameters
     ----------
     table : pandas.DataFrame
         Rows of ``decode.csv``.
+    width : float, default=6.9
+        Width of the figures in inches.
     """
     table = table[table["failed"].isna() & (table["batch_size"] == table["batch_size"].min())]
     figures = {}
@@ -57,8 +60,14 @@ def decode_figures(table: pd.DataFrame) -> dict[str, Figure]:
             for budget in sorted(part["budget"].dropna().unique()):
                 name = re.sub(r"\W+", "_", f"{device}").strip("_").lower()
                 name = f"decode{'_cut' * cut}_{name}_{budget:g}"
-                chosen = part[part["budget"].isna() | (part["budget"] == budget)]
-                figures[name] = decode_vs_context(chosen, published=not cut and device != "cpu")
+                own = part["budget"] == budget
+                if part.loc[own, "prompt_tokens"].nunique() < 2:
+                    continue
+                # FullKV's of the same shapes and lengths: others were measured with another budget.
+                keys = [*PANEL, "prompt_tokens"]
+                beside = part[part["budget"].isna()].merge(part.loc[own, keys].drop_duplicates(), on=keys)
+                chosen = pd.concat([beside, part[own]])
+                figures[name] = decode_vs_context(chosen, published=not cut and device != "cpu", width=width)
     return figures
 
 
@@ -99,8 +108,8 @@ def decode_vs_context(rows: pd.DataFrame, *, published: bool, width: float = FUL
     ]
     if published:
         handles += [
-            Line2D([], [], **_mark(name), label=f"published, {method_style(name).label}")
-            for name in ("fullkv", "sparsemm")
+            Line2D([], [], **published_mark(style.color), label=f"published, {style.label}")
+            for style in map(method_style, ("fullkv", "sparsemm"))
         ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure
@@ -124,7 +133,7 @@ def _panel(latency: Axes, memory: Axes, rows: pd.DataFrame, published: bool) -> 
     if published:
         for axis, points in ((latency, PUBLISHED_MS), (memory, PUBLISHED_GB)):
             for name, value in points.get(shape, {}).items():
-                axis.plot([PUBLISHED_TOKENS], [value], **_mark(name))
+                axis.plot([PUBLISHED_TOKENS], [value], **published_mark(method_style(name).color))
     lengths = sorted(rows["prompt_tokens"].unique())
     for axis in (latency, memory):
         axis.set_xscale("log", base=2)
@@ -142,18 +151,6 @@ def _memory(rows: pd.DataFrame, published: bool) -> pd.Series:
         return rows["kv_bytes"] / 1e6
     peaks = rows[["peak_prefill_bytes", "peak_decode_bytes"]].max(axis=1)
     return (rows["weight_bytes"] + peaks) / 1e9
-
-
-def _mark(name: str) -> dict[str, Any]:
-    """A published point: a star in the method's colour."""
-    return {
-        "color": method_style(name).color,
-        "marker": "*",
-        "markersize": 9,
-        "markerfacecolor": "white",
-        "linestyle": "",
-        "zorder": 5,
-    }
 
 
 def _tokens(value: float, _position: int | None) -> str:

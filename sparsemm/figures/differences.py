@@ -9,7 +9,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from sparsemm.figures.accuracy import label_budgets
+from sparsemm.figures.panels import label_budgets
 from sparsemm.figures.style import FULL_WIDTH, RC, MethodStyle
 
 if TYPE_CHECKING:

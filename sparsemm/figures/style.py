@@ -18,6 +18,9 @@ COLUMN_WIDTH = 3.35
 FULL_WIDTH = 6.9
 """Inches: both columns of a two-column paper."""
 
+WIDTHS: Mapping[str, float] = MappingProxyType({"column": COLUMN_WIDTH, "full": FULL_WIDTH})
+"""Widths by the names that ``sparsemm figures --width`` takes."""
+
 RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same on every machine
     "font.size": 8,
@@ -97,6 +100,38 @@ METHOD_STYLES: Mapping[str, MethodStyle] = MappingProxyType(
     }
 )
 """Styles by configuration name, in the order of legends. ``<method>_released`` follows its method, dotted."""
+
+METRIC_LABELS: Mapping[str, str] = MappingProxyType(
+    {
+        "anls": "ANLS, 0–1",
+        "ocrbench_accuracy": "accuracy, 0–1",
+        "relaxed_overall": "relaxed acc., 0–1",
+        "exact_match": "accuracy, 0–1",
+        "textcaps_CIDEr": "CIDEr, 0–10",
+        "gpt_eval_score": "accuracy, %",
+        "mme_perception_score": "perception, 0–2000",
+    }
+)
+"""What a metric is called in titles, with its unit."""
+
+
+def metric_label(metric: str) -> str:
+    """Name of a metric in titles, with its unit where it is known here."""
+    return METRIC_LABELS.get(metric, metric)
+
+
+def published_mark(color: str) -> dict[str, Any]:
+    """Keyword arguments of ``Axes.plot`` for published points: stars in the method's colour, no line."""
+    return {
+        "color": color,
+        "marker": "*",
+        "markersize": 7,
+        "markerfacecolor": "white",
+        "markeredgewidth": 0.8,
+        "linestyle": "",
+        "zorder": 5,
+    }
+
 
 _FALLBACK = tuple((color, marker) for marker in "<>h*H8" for color in (_SKY, _PURPLE, _GREY, _GREEN, _BLUE))
 

@@ -1,116 +1,163 @@
-"""All figures of a results folder, written beside its tables."""
+"""Which figures a sweep's tables give, and from which of their rows."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import warnings
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import pandas as pd
 
 from sparsemm.configs import shipped
-from sparsemm.evaluation.tables import IMAGE_QUESTION, QUESTION_AFTER, load_results
+from sparsemm.evaluation.allocations import load_allocations
+from sparsemm.evaluation.tables import IMAGE_QUESTION, PROMPTS, QUESTION_AFTER, load_results
 from sparsemm.figures.ablation import mask_ablation
-from sparsemm.figures.accuracy import accuracy_vs_budget
+from sparsemm.figures.accuracy import accuracy_vs_budget, accuracy_vs_realised_budget
+from sparsemm.figures.allocation import allocation_heatmap, heatmap_rows
 from sparsemm.figures.concentration import head_concentration
-from sparsemm.figures.decode import decode_figures
 from sparsemm.figures.differences import differences_vs_budget
 from sparsemm.figures.heads import head_scores
-from sparsemm.figures.style import RC, figure_of
+from sparsemm.figures.overall import overall_score
+from sparsemm.figures.pareto import latencies, score_vs_latency, score_vs_memory
+from sparsemm.figures.published import SOURCE, published_for
+from sparsemm.figures.reproduction import reproduction_delta
+from sparsemm.figures.style import figure_of
 from sparsemm.heads import HeadScores
 from sparsemm.heads.concentration import SIZES, rank_agreement, top_share
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FORMATS = ("png", "pdf")
-
 SPLIT = {"sparsemm", "sparsemm_layer_mean", "sparsemm_flat"}
 """Methods between which `differences_vs_budget` splits SparseMM's gain."""
 
+ENDINGS = {IMAGE_QUESTION: "", QUESTION_AFTER: "_question_after"}
+"""What the names of figures of each form of prompts end in."""
 
-def save(folder: str | Path) -> list[Path]:
-    """Draw every figure that a results folder has the data for, as PNG and PDF in ``<folder>/figures/``.
+
+class _Drawing:
+    """Figures by name; what raises ValueError is left out, and said."""
+
+    def __init__(self, say: Callable[[str], None], sized: dict[str, float]) -> None:
+        self.say, self.sized = say, sized
+        self.figures: dict[str, Figure] = {}
+
+    def draw(self, name: str, function: Callable[..., Figure], *data: Any, **options: Any) -> None:
+        try:
+            self.figures[name] = function(*data, **options, **self.sized)
+        except ValueError as error:
+            self.leave_out(name, str(error))
+
+    def leave_out(self, name: str, reason: str) -> None:
+        self.say(f"{name} is left out: {reason}")
+
+
+def sweep_figures(
+    folder: Path,
+    *,
+    decode: pd.DataFrame | None = None,
+    paper: bool = False,
+    say: Callable[[str], None],
+    **sized: float,
+) -> dict[str, Figure]:
+    """Draw all figures of a sweep's tables, by name.
 
     From its cells ``accuracy_vs_budget``, ``accuracy_controls`` (SparseMM and its controls) and
-    ``accuracy_variants`` (released and original forms beside ours), each once more with ``_question_after``
-    for prompts compressed before their question; ``mask_ablation``; from its comparisons
+    ``accuracy_variants`` (released and original forms beside ours); ``accuracy_vs_realised_budget`` and
+    ``accuracy_variants_realised``; ``score_vs_memory``, and with decode times
+    ``score_vs_latency_<device>_batch<size>``; ``overall_score``; ``reproduction_delta`` where the paper has
+    the same models and tasks. All of these once more, with ``_question_after``, for prompts compressed
+    before their question, and with ``_shares`` for budgets that are shares of the prompt where others count
+    tokens. From its allocations ``allocation_<model>``; ``mask_ablation``; from its comparisons
     ``differences_vs_budget``; ``head_scores_<file>`` and ``head_concentration_<file>`` for every file of
     head scores that the cells used, if that very file (by its hash) is where the run had it or comes with
-    sparsemm; a warning if not. From a table of ``sparsemm efficiency decode``, ``decode_<device>_<budget>``.
+    sparsemm.
 
     Parameters
     ----------
-    folder : path
-        ``results/<experiment>``, or the output of ``sparsemm efficiency decode``.
-
-    Returns
-    -------
-    list of Path
-        The written files.
+    folder : Path
+        ``results/<experiment>``.
+    decode : pandas.DataFrame, optional
+        Rows of ``decode.csv``.
+    paper : bool, default=False
+        Mark published scores in ``accuracy_vs_budget``.
+    say : callable
+        Called with a line for each figure that is left out.
+    **sized : float
+        ``width`` of all figures in inches, where it is not to be each figure's own.
 
     Raises
     ------
-    FileNotFoundError
-        If the folder has neither ``cells.csv`` nor ``decode.csv``.
-    ValueError
-        If its table cannot be drawn.
+    FileNotFoundError, ValueError
+        As `load_results`.
     """
-    folder = Path(folder)
-    figures: dict[str, Figure] = {}
-    if (folder / "decode.csv").is_file():
-        figures |= decode_figures(pd.read_csv(folder / "decode.csv"))
-    if (folder / "cells.csv").is_file() or not figures:
-        figures |= _of_cells(folder)
-    return [path for name, figure in figures.items() for path in _write(figure, folder / "figures", name)]
-
-
-def _of_cells(folder: Path) -> dict[str, Figure]:
-    """The figures of a sweep's tables."""
     cells = load_results(folder)
-    figures: dict[str, Figure] = {}
-    whole = cells[cells["ablation"].isna()]
-    full = whole["method"] == "fullkv"
-    for ending, rows in (
-        ("", whole[whole["prompt"] == IMAGE_QUESTION]),
-        ("_question_after", whole[full | (whole["prompt"] == QUESTION_AFTER)]),
-    ):
-        if rows["budget"].notna().any() or (not ending and len(rows) == len(cells)):
-            named = _accuracy_figures(rows).items()
-            figures |= {f"{name}{ending}": accuracy_vs_budget(shown) for name, shown in named}
+    drawing = _Drawing(say, sized)
+    for ending, rows in _forms(cells):
+        _of_scores(drawing, rows, ending, decode, paper)
+    _of_allocations(drawing, folder)
     masked = cells[cells["ablation"].notna()]
     if (masked["method"] == "fullkv").any():
-        figures["mask_ablation"] = mask_ablation(cells[cells["method"] == "fullkv"])
+        drawing.draw("mask_ablation", mask_ablation, cells[cells["method"] == "fullkv"])
     if others := sorted(set(masked["method"]) - {"fullkv"}):
-        warnings.warn(f"ablations are drawn of FullKV alone, not of {', '.join(others)}", stacklevel=2)
+        say(f"ablations are drawn of FullKV alone, not of {', '.join(others)}")
     comparisons = folder / "comparisons.csv"
     if comparisons.is_file() and set(cells["method"]) >= SPLIT:
         table = pd.read_csv(comparisons)
         plain = table["ablation"].isna() & (table["prompt"] == IMAGE_QUESTION)
         if (plain & (table["compared"] == "method")).any():
-            figures["differences_vs_budget"] = differences_vs_budget(table[plain])
-    for label in sorted(cells["head_scores"].dropna().unique()):
-        file = _find_head_scores(label, folder)
-        if file is None:
-            warnings.warn(
-                f"the head scores {label} are nowhere to be found: their figure is left out", stacklevel=2
-            )
-            continue
-        scores, title = HeadScores.load(file), _title(file, cells)
-        figures[f"head_scores_{file.stem}"] = head_scores(scores.scores, title=title)
-        if len(scores.hits) >= 2 * min(SIZES):
-            figures[f"head_concentration_{file.stem}"] = head_concentration(
-                top_share(scores), rank_agreement(scores), title=title
-            )
-    return figures
+            drawing.draw("differences_vs_budget", differences_vs_budget, table[plain])
+    _of_head_scores(drawing, cells, folder)
+    return drawing.figures
 
 
-def _accuracy_figures(cells: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def _forms(cells: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The rows that may stand in one figure of scores, FullKV's with each, and what its name ends in."""
+    whole = cells[cells["ablation"].isna()]
+    full = whole["method"] == "fullkv"
+    share = whole["budget"] <= 1
+    mixed = share.any() and (whole["budget"] > 1).any()
+    for prompt in PROMPTS:
+        of_prompt = full | (whole["prompt"] == prompt)
+        kinds = [("", ~share), ("_shares", full | share)] if mixed else [("", share | ~share)]
+        for kind, of_kind in kinds:
+            rows = whole[of_prompt & of_kind]
+            alone = prompt == IMAGE_QUESTION and len(rows) == len(cells)
+            if rows["budget"].notna().any() or alone:
+                yield f"{kind}{ENDINGS[prompt]}", rows
+
+
+def _of_scores(
+    drawing: _Drawing, cells: pd.DataFrame, ending: str, decode: pd.DataFrame | None, paper: bool
+) -> None:
+    """The figures of scores of one form."""
+    groups = _groups(cells)
+    main = groups["accuracy_vs_budget"]
+    published = published_for(main)
+    for name, shown in groups.items():
+        marks = published if paper and shown is main and len(published) else None
+        drawing.draw(f"{name}{ending}", accuracy_vs_budget, shown, published=marks)
+    if main["budget"].isna().all():
+        return
+    drawing.draw(f"accuracy_vs_realised_budget{ending}", accuracy_vs_realised_budget, main)
+    if "accuracy_variants" in groups:
+        variants = groups["accuracy_variants"]
+        drawing.draw(f"accuracy_variants_realised{ending}", accuracy_vs_realised_budget, variants)
+    drawing.draw(f"score_vs_memory{ending}", score_vs_memory, main)
+    _of_latencies(drawing, main, ending, decode)
+    drawing.draw(f"overall_score{ending}", overall_score, cells)
+    if len(published):
+        drawing.draw(f"reproduction_delta{ending}", reproduction_delta, main)
+    elif paper:
+        drawing.leave_out(
+            f"reproduction_delta{ending}", f"{SOURCE} has no score of these models, tasks and metrics"
+        )
+
+
+def _groups(cells: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The rows of each figure of accuracy: more than about eight lines cannot be told apart."""
     kind = cells["method"].map(figure_of)
     full = cells["method"] == "fullkv"
@@ -122,6 +169,54 @@ def _accuracy_figures(cells: pd.DataFrame) -> dict[str, pd.DataFrame]:
         bases = {name.removesuffix("_released").removesuffix("_original") for name in variants}
         figures["accuracy_variants"] = cells[full | cells["method"].isin(variants | bases)]
     return figures
+
+
+def _of_latencies(drawing: _Drawing, cells: pd.DataFrame, ending: str, decode: pd.DataFrame | None) -> None:
+    name = "score_vs_latency"
+    if decode is None:
+        return
+    found = list(latencies(cells, decode))
+    for latency in found:
+        device = re.sub(r"\W+", "_", latency.device).strip("_").lower()
+        full_name = f"{name}_{device}_batch{latency.batch_size}{ending}"
+        drawing.draw(full_name, score_vs_latency, latency)
+        if latency.untimed:
+            drawing.say(
+                f"{full_name} is without {', '.join(latency.untimed)}: no times were measured of them"
+            )
+    if not found:
+        drawing.leave_out(
+            f"{name}{ending}",
+            "the decode times are not of FullKV and two budgets of these models, whole and in the same dtype",
+        )
+
+
+def _of_allocations(drawing: _Drawing, folder: Path) -> None:
+    name = "allocation"
+    try:
+        allocations = load_allocations(folder)
+    except ValueError as error:
+        return drawing.leave_out(name, str(error))
+    if allocations is None:
+        return drawing.leave_out(name, "there is no allocations.parquet: the sweep did not count heads")
+    for (model, prompt), rows in allocations.groupby(["model", "prompt"]):
+        full = allocations[(allocations["model"] == model) & (allocations["method"] == "fullkv")]
+        shown = heatmap_rows(rows if prompt == IMAGE_QUESTION else pd.concat([full, rows]))
+        if len(shown):
+            drawing.draw(f"{name}_{model}{ENDINGS[str(prompt)]}", allocation_heatmap, shown)
+
+
+def _of_head_scores(drawing: _Drawing, cells: pd.DataFrame, folder: Path) -> None:
+    for label in sorted(cells["head_scores"].dropna().unique()):
+        file = _find_head_scores(label, folder)
+        if file is None:
+            drawing.say(f"the head scores {label} are nowhere to be found: their figure is left out")
+            continue
+        scores, title = HeadScores.load(file), _title(file, cells)
+        drawing.draw(f"head_scores_{file.stem}", head_scores, scores.scores, title=title)
+        if len(scores.hits) >= 2 * min(SIZES):
+            tables = top_share(scores), rank_agreement(scores)
+            drawing.draw(f"head_concentration_{file.stem}", head_concentration, *tables, title=title)
 
 
 def _find_head_scores(label: str, folder: Path) -> Path | None:
@@ -158,22 +253,3 @@ def _title(file: Path, cells: pd.DataFrame) -> str:
     """The model's name if the table has one model, else the file's."""
     models = cells["model"].unique()
     return f"head scores of {models[0] if len(models) == 1 else file.stem}"
-
-
-def _write(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write one figure in all formats, each atomically, without dates: the same data give the same bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for format in FORMATS:
-        target = folder / f"{name}.{format}"
-        beside = folder / f".{name}.{os.getpid()}.{format}"
-        try:
-            with mpl.rc_context(RC):
-                figure.savefig(
-                    beside, format=format, metadata={"CreationDate": None} if format == "pdf" else None
-                )
-            beside.replace(target)
-        finally:
-            beside.unlink(missing_ok=True)
-        written.append(target)
-    return written

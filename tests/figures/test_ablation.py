@@ -8,23 +8,6 @@ import pytest
 from sparsemm.figures import mask_ablation, save
 from tests.figures.test_differences import inside
 
-FRACTIONS = (0.05, 0.1, 0.5)
-
-
-@pytest.fixture
-def masked(cells: pd.DataFrame) -> pd.DataFrame:
-    """Made-up cells of FullKV: the visual heads once, random ones three times."""
-    full = cells[cells["method"] == "fullkv"]
-    rows = [full.assign(ablation=None, fraction=np.nan)]
-    for fraction in FRACTIONS:
-        common = {"fraction": fraction, "ci_low": 0.0, "ci_high": 0.5}
-        rows.append(full.assign(ablation="mask_visual", score=0.3 - fraction / 2, **common))
-        rows += [
-            full.assign(ablation="mask_random", score=0.5 + seed / 10, seed=seed, **common)
-            for seed in range(3)
-        ]
-    return pd.concat(rows, ignore_index=True)
-
 
 def test_lines_are_means_of_draws_and_bands_their_range(masked):
     figure: Any = mask_ablation(masked)
@@ -63,7 +46,9 @@ def test_ablations_of_other_methods_are_named(results, masked):
     other = table[table["method"] == "snapkv"].assign(ablation="mask_visual", fraction=0.1)
     pd.concat([table, other]).to_csv(results / "cells.csv", index=False)
     with pytest.warns(UserWarning, match="ablations are drawn of FullKV alone, not of snapkv"):
-        assert {path.stem for path in save(results)} == {"accuracy_vs_budget", "head_scores_tiny"}
+        assert {path.stem for path in save(results)} == {
+            *("accuracy_vs_budget", "overall_score", "head_scores_tiny"),
+        }
 
 
 def test_masked_and_query_agnostic_cells_are_drawn_apart(results, masked):
@@ -74,6 +59,7 @@ def test_masked_and_query_agnostic_cells_are_drawn_apart(results, masked):
     )
     assert {path.stem for path in save(results)} == {
         *("accuracy_vs_budget", "accuracy_vs_budget_question_after", "mask_ablation", "head_scores_tiny"),
+        *("overall_score", "overall_score_question_after"),
     }
 
 

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from sparsemm.figures import accuracy_vs_budget
+from sparsemm.figures import accuracy_vs_budget, accuracy_vs_realised_budget, published_for
 from sparsemm.figures.style import METHOD_STYLES, legend_order, method_style
 
 
@@ -25,7 +25,8 @@ def assert_no_overlap(boxes) -> None:
 def test_panels_are_tasks_and_lines_are_the_rows_scores(cells):
     figure = accuracy_vs_budget(cells)
     titles = [panel.get_title() for panel in figure.axes]
-    assert titles == ["tiny_docvqa\ntiny, n = 200", "tiny_ocr\ntiny, n = 200"]
+    assert titles == ["tiny_docvqa\nANLS, 0–1, n = 200", "tiny_ocr\naccuracy, 0–1, n = 200"]
+    assert [panel.get_ylabel() for panel in figure.axes] == ["tiny", ""]
     panel = figure.axes[1]
     lines = {line.get_label(): line for line in panel.lines}
     snapkv = cells[(cells["task"] == "tiny_ocr") & (cells["method"] == "snapkv")]
@@ -95,12 +96,59 @@ def test_labels_titles_and_legend_do_not_overlap(cells, width):
         assert figure.bbox.padded(1).contains(*box.max)
 
 
-def test_every_model_begins_a_row(cells):
-    both = pd.concat([cells, cells.assign(model="other")])
-    titles = [panel.get_title() for panel in accuracy_vs_budget(both).axes]
-    assert titles == [
-        f"{task}\n{model}, n = 200" for model in ("tiny", "other") for task in ("tiny_docvqa", "tiny_ocr")
+def test_models_are_rows_and_tasks_columns(cells):
+    other = cells[cells["task"] == "tiny_ocr"].assign(model="other", n=100)
+    figure = draw(accuracy_vs_budget(pd.concat([cells, cells.assign(model="second"), other])))
+    panels = [panel for panel in figure.axes if panel.axison]
+    assert [panel.get_ylabel() for panel in panels] == ["tiny", "", "second", "", "other"]
+    titles = [panel.get_title().split("n = ")[-1] for panel in panels]
+    assert titles == ["200", "200", "", "", "100"]  # said again where it differs from the row above
+    boxes = [panel.get_position() for panel in panels]
+    assert boxes[0].x0 == boxes[2].x0 < boxes[1].x0 == boxes[3].x0 == boxes[4].x0
+    assert boxes[0].y0 == boxes[1].y0 > boxes[2].y0 == boxes[3].y0 > boxes[4].y0
+
+
+@pytest.mark.parametrize(("width", "rows"), [(6.9, 1), (3.35, 3)])
+def test_the_papers_five_tasks_fit_on_a_page_and_wrap_in_a_column(official, width, rows):
+    one = official[official["model"] == "qwen2_vl_7b"]
+    figure = draw(accuracy_vs_budget(one, width=width))
+    panels = [panel for panel in figure.axes if panel.axison]
+    assert len(panels) == 5
+    assert len({round(panel.get_position().y0, 3) for panel in panels}) == rows
+    assert all(panel.get_title() for panel in panels)
+    assert_no_overlap([panel.get_tightbbox() for panel in panels])
+
+
+def test_published_scores_are_stars_in_the_methods_colours(official):
+    published = published_for(official)
+    figure = accuracy_vs_budget(official, published=published)
+    panel = figure.axes[0]  # LLaVA-NeXT on Vicuna, DocVQA
+    stars = [line for line in panel.lines if line.get_marker() == "*"]
+    assert [star.get_color() for star in stars] == [
+        method_style(name).color for name in ("snapkv", "pyramidkv", "adakv", "sparsemm", "random")
     ]
+    assert dict(zip(*np.asarray(stars[3].get_data()).tolist(), strict=True)) == {
+        **{64: 0.6377, 128: 0.6677, 256: 0.6784},  # table 5, within the axis
+    }
+    assert figure.legends[0].get_texts()[-1].get_text() == "published (arXiv 2506.05344)"
+    with pytest.raises(ValueError, match="no published score is of these"):
+        accuracy_vs_budget(official, published=published.iloc[:0])
+
+
+def test_points_of_the_other_figure_stand_at_what_was_kept(measured):
+    figure = accuracy_vs_realised_budget(measured)
+    panel = figure.axes[1]
+    lines = {line.get_label(): line for line in panel.lines}
+    own = measured[(measured["task"] == "tiny_ocr") & (measured["method"] == "adakv")]
+    np.testing.assert_array_equal(lines["AdaKV"].get_xdata(), own["realised_budget"])
+    np.testing.assert_array_equal(lines["AdaKV"].get_ydata(), own["score"])
+    left, right = panel.get_xlim()
+    assert left > own["realised_budget"].max()
+    assert right < own["realised_budget"].min()
+    labels = [int(text.get_text()) for text in draw(figure).axes[0].get_xticklabels()]
+    assert labels == [128, 64, 32, 16]
+    with pytest.raises(ValueError, match="no row with a budget has a realised one"):
+        accuracy_vs_realised_budget(measured.assign(realised_budget=np.nan))
 
 
 def test_shares_of_the_prompt_are_percent(cells):

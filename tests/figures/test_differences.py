@@ -8,27 +8,7 @@ from sparsemm.figures import differences_vs_budget, head_concentration
 from sparsemm.heads import HeadScores
 from sparsemm.heads.concentration import rank_agreement, top_share
 
-PAIRS = {
-    ("sparsemm", "sparsemm_flat"): 0.3,
-    ("sparsemm_layer_mean", "sparsemm_flat"): 0.2,
-    ("sparsemm", "sparsemm_layer_mean"): 0.1,
-    ("sparsemm", "snapkv"): 0.5,
-}
 TASKS = ("tiny_docvqa", "tiny_ocr", "tiny_chartqa")
-
-
-@pytest.fixture
-def comparisons() -> pd.DataFrame:
-    """Made-up differences, and a row over all budgets for each pair."""
-    rows = []
-    for task in TASKS:
-        for (method, reference), gain in PAIRS.items():
-            for budget in (12, 24, 48, 96, np.nan):
-                rows.append(
-                    {"model": "tiny", "task": task, "method": method, "reference": reference}
-                    | {"budget": budget, "difference": gain, "ci_low": gain - 0.05, "ci_high": gain + 0.05}
-                )
-    return pd.DataFrame(rows)
 
 
 def inside(figure) -> None:
