@@ -136,7 +136,7 @@ def held(cache: Cache, entry_bytes: int) -> Held:
     if isinstance(cache, RaggedCache):
         stats = cache.stats()
         heads = stats.realised_per_head.shape[0] * stats.realised_per_head.shape[2]
-        seen = cache.get_seq_length() * len(stats.prompt_tokens) * heads
+        seen = int(cache.get_seq_length()) * len(stats.prompt_tokens) * heads
         others = stats.full_kv_bytes - seen * entry_bytes  # of layers that are not compressed
         kept = int(stats.realised_per_head.sum()) * entry_bytes + others
         return Held(stats.kv_bytes, stats.slack_bytes, kept, stats.realised_budget)
