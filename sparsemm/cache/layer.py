@@ -106,13 +106,13 @@ class RaggedLayer(HeldLayer):
         """Attention of the newest q tokens over the kept and appended entries, [B, q, heads, head_dim]."""
         storage, new = self.storage, self._new
         assert storage is not None
-        assert self.prompt_tokens is not None
         tokens = query.shape[2]
         if isinstance(storage.appended, Tensor):
             if self.index == 0:  # once for all layers
                 storage.check_room(tokens)
             visible = static_turn(mask, self._rows, tokens, storage.appended, storage.slack)
         else:
+            assert self.prompt_tokens is not None
             seen = self.prompt_tokens + storage.appended + tokens
             visible = self.settings.masks.turn(mask, self._rows, seen, self.prompt_tokens)
         self._new = None
@@ -315,9 +315,10 @@ class RaggedLayer(HeldLayer):
                 f"this RaggedCache holds {self._rows} rows and was given {rows}: for a new prompt call "
                 "cache.reset() or make a new cache"
             )
+        if self.storage is not None and tokens == 1:
+            return  # a compiled step asks nothing that differs between prompts, nor waits for the device
         declared = self.settings.prompt_length
         if self.prompt_tokens is not None:
-            # One token is a decode step, and must not ask how many were appended: the device would be waited for.
             if tokens == 1 or not self.settings.method.evicts or self._cropped:
                 return
             if int(self.get_seq_length()) == self.prompt_tokens:

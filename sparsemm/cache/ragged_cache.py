@@ -5,7 +5,7 @@ from transformers import PretrainedConfig
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from sparsemm.cache import stats
-from sparsemm.cache.backbone import model_shape, stock_layers, with_held
+from sparsemm.cache.backbone import model_shape, static_form, stock_layers, with_held
 from sparsemm.cache.checks import check_backend, check_static, text_config
 from sparsemm.cache.head_mask import HeadMask, MaskMode
 from sparsemm.cache.layer import RaggedLayer
@@ -126,4 +126,7 @@ class RaggedCache(Cache):
         self.layers = [*self._new_layers()]
 
     def _new_layers(self) -> list[CacheLayerMixin]:
-        return with_held(stock_layers(self._config), lambda index: RaggedLayer(index, self.settings))
+        stock = stock_layers(self._config)
+        if self.settings.static:
+            stock = [static_form(layer) for layer in stock]
+        return with_held(stock, lambda index: RaggedLayer(index, self.settings))

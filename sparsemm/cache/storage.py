@@ -139,7 +139,7 @@ class FlatStorage:
         torch._assert_async(
             self.appended + tokens <= self.slack,  # pyright: ignore[reportArgumentType]
             f"this static RaggedCache has room for {self.slack} tokens after the prompt: give a larger "
-            "max_new_tokens",
+            "max_new_tokens; for a new prompt call cache.reset()",
         )
 
     def shift(self, tokens: int) -> None:

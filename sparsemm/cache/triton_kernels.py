@@ -88,19 +88,19 @@ def attend_chunk(
             used = entries < last
             slot = start + entries
             place = segment * new + entries - known
-            mask = used[None, :] & (key_column[:, None] < HEAD_DIM)
+            key_mask = used[None, :] & (key_column[:, None] < HEAD_DIM)
             new_key = tl.load(
-                new_keys + place[None, :] * HEAD_DIM + key_column[:, None], mask=mask, other=0.0
+                new_keys + place[None, :] * HEAD_DIM + key_column[:, None], mask=key_mask, other=0.0
             )
-            # Every tile of rows reads them from the new tokens, so that none waits for the one that writes.
-            mask = mask & (tl.program_id(1) == 0)
-            tl.store(keys + slot[None, :] * HEAD_DIM + key_column[:, None], new_key, mask=mask)
-            mask = used[:, None] & (value_column[None, :] < VALUE_DIM)
+            value_mask = used[:, None] & (value_column[None, :] < VALUE_DIM)
             new_value = tl.load(
-                new_values + place[:, None] * VALUE_DIM + value_column[None, :], mask=mask, other=0.0
+                new_values + place[:, None] * VALUE_DIM + value_column[None, :], mask=value_mask, other=0.0
             )
-            mask = mask & (tl.program_id(1) == 0)
-            tl.store(values + slot[:, None] * VALUE_DIM + value_column[None, :], new_value, mask=mask)
+            if tl.program_id(1) == 0:  # no tile of rows reads here what another one writes
+                tl.store(keys + slot[None, :] * HEAD_DIM + key_column[:, None], new_key, mask=key_mask)
+                tl.store(
+                    values + slot[:, None] * VALUE_DIM + value_column[None, :], new_value, mask=value_mask
+                )
             seen = sees(visible, seen_from, entries - kept, used)
             highest, total, output = attend_tile(
                 queries, new_key.to(OPERAND), new_value.to(OPERAND), seen, scaling, highest, total, output
