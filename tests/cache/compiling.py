@@ -20,7 +20,7 @@ def own(family: str) -> PreTrainedModel:
 
 
 @contextmanager
-def graphs_of(backend: str = "aot_eager") -> Iterator[tuple[list[Any], Callable[..., Any]]]:
+def graphs_of(backend: str = "eager") -> Iterator[tuple[list[Any], Callable[..., Any]]]:
     """The graphs that are made inside, and the backend that makes them."""
     graphs: list[Any] = []
 

@@ -11,13 +11,13 @@ from sparsemm.methods import AdaKV, FullKV, SnapKV
 from tests.cache.compiling import graphs_of, own, whole
 from tests.cache.reference import assert_same, generate
 from tests.cache.test_life import converse, piece, text_step
-from tests.cache.test_matrix import BELOW, WINDOW, batches, families, method_of, methods
+from tests.cache.test_matrix import BELOW, WINDOW, method_of
 from tests.cache.triton_here import in_the_interpreter
-from tests.families import TWO, build, inputs
+from tests.families import FAMILIES, build, inputs
+from tests.methods.cases import METHODS
 
 ADA = AdaKV(BELOW, window=WINDOW)
 ROOM = 40
-some_methods = pytest.mark.parametrize("name", ["fullkv", "snapkv", "adakv", "sparsemm"])
 backends = pytest.mark.parametrize(
     "backend", ["grouped", "loop", "padded", pytest.param("triton", marks=in_the_interpreter)]
 )
@@ -27,9 +27,11 @@ def static(model: Any, method: Any, tokens: int = ROOM, **options: Any) -> Ragge
     return RaggedCache(model.config, method, max_new_tokens=tokens, static=True, **options)
 
 
-@families
-@methods
-@batches
+@pytest.mark.parametrize(
+    ("family", "name", "batch"),
+    [(family, name, 2) for family in FAMILIES for name in ("fullkv", "sparsemm")]
+    + [("qwen2_vl", name, 1) for name in METHODS],
+)
 def test_it_gives_the_growing_ones_answers(family: str, name: str, batch: int) -> None:
     prompts = inputs(family, batch)
     model, _ = build(family)
@@ -45,24 +47,22 @@ def test_it_gives_the_growing_ones_answers(family: str, name: str, batch: int) -
     assert mine.full_kv_bytes == theirs.full_kv_bytes
 
 
-@pytest.mark.parametrize("family", [*TWO, "llama"])
-@some_methods
-@batches
+@pytest.mark.parametrize(
+    ("family", "name", "batch"),
+    [("qwen2_vl", name, 2) for name in ("fullkv", "snapkv", "adakv", "sparsemm")] + [("llava_next", "snapkv", 1)],
+)
 def test_generate_compiles_all_steps_as_one_graph(family: str, name: str, batch: int) -> None:
-    """Also those after a second prompt of the same sizes, as long as the method keeps as many entries."""
     model = own(family)
     method = method_of(name, BELOW, family)
     cache = static(model, method)
     with graphs_of() as (graphs, backend):
-        for turn, rows in enumerate(([0, 1], [0, 1], [2, 3])):
+        for turn, rows in enumerate(([1, 0], [1, 0], [2, 3])):
             prompts = inputs(family, rows[:batch])
             cache.reset()
             result = generate(model, prompts, cache, **whole(backend))
             assert_same(result, generate(model, prompts, RaggedCache(model.config, method)))
             assert len(graphs) == 1 or turn == 2
-        kept = cache.stats().realised_per_head
         assert len(graphs) == 1 or name != "snapkv"
-        assert kept.shape[1] == batch
 
 
 @backends
@@ -84,7 +84,7 @@ def test_a_loop_of_ones_own_compiles_all_steps_as_one_graph(backend: str) -> Non
                 logits = model(**prompts, past_key_values=cache).logits[:, -1:]
                 found.append([])
                 position = mask.sum(1, keepdim=True)
-                for count in range(6):
+                for count in range(4):
                     if padded:
                         given["attention_mask"] = torch.cat(
                             [mask, mask.new_ones(len(ids), count + 1 if growing else ROOM)], dim=1
@@ -104,7 +104,7 @@ def test_the_kernels_graph_holds_for_prompts_that_share_budgets_out_otherwise(na
     method = method_of(name, BELOW, "llava_next")
     cache = static(model, method, backend="triton")
     shares = []
-    with graphs_of() as (graphs, backend):
+    with graphs_of("aot_eager") as (graphs, backend):
         for rows in ([0, 1], [2, 3]):
             prompts = inputs("llava_next", rows)
             cache.reset()
@@ -131,16 +131,15 @@ def test_generate_as_it_compiles_on_a_gpu() -> None:
 @pytest.mark.parametrize("method", [ADA, FullKV()], ids=lambda method: method.name)
 def test_turns_are_the_growing_ones(backend: str, method: Any) -> None:
     prompts = inputs("qwen2_vl", 2)
-    pieces = [piece(2, count, seed) for seed, count in enumerate([1, 5, 1, 20, 1])]
+    pieces = [piece(2, count, seed) for seed, count in enumerate([1, 5, 1])]
     pieces[1][1][0, :2] = 0  # the turn of the first row is shorter: left-padded
-    pieces[3][1][1, :7] = 0
     model, _ = build("qwen2_vl")
     expected = converse(model, RaggedCache(model.config, method), prompts, pieces)
     cache = static(model, method, backend=backend)
     result = converse(model, cache, prompts, pieces)
     for (_, valid), mine, theirs in zip(pieces, result[1:], expected[1:], strict=True):
         torch.testing.assert_close(mine[valid.bool()], theirs[valid.bool()], rtol=0, atol=1e-5)
-    assert cache.get_seq_length() == prompts["input_ids"].shape[1] + 28
+    assert cache.get_seq_length() == prompts["input_ids"].shape[1] + 7
 
 
 def test_a_turn_without_a_mask_is_causal() -> None:
@@ -177,12 +176,10 @@ def test_rows_and_cropping() -> None:
 @pytest.mark.parametrize("compiled", [False, True])
 def test_more_tokens_than_it_was_made_for_are_refused(compiled: bool) -> None:
     model = own("llama")
-    with graphs_of("inductor") as (_, backend):
+    with graphs_of("aot_eager") as (_, backend):
         options = whole(backend) if compiled else {}
         generate(model, inputs("llama", 1), static(model, ADA, 5), tokens=6, **options)
-        # Compiled, the last segment's end may be noticed before.
-        message = "room for 5 tokens after the prompt: give a larger max_new" + "|index out of bounds" * compiled
-        with pytest.raises(RuntimeError, match=message):
+        with pytest.raises(RuntimeError, match="room for 5 tokens after the prompt: give a larger max_new"):
             generate(model, inputs("llama", 1), static(model, ADA, 5), tokens=7, **options)
 
 
