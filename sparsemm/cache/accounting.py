@@ -37,8 +37,8 @@ def cache_bytes(
     """Count what a `RaggedCache` would hold for one batch under one method.
 
     The same as ``stats().kv_bytes - stats().slack_bytes`` and ``stats().full_kv_bytes`` after a run with
-    ``RaggedCache(config, method, max_new_tokens=max_new_tokens)``, which is not static: the layout is made by the same function,
-    from the same lengths, and its masks and tables are counted too.
+    ``RaggedCache(config, method, max_new_tokens=max_new_tokens)``, one that is not static: the layout is made
+    by the same function, from the same lengths, and its masks and tables are counted too.
 
     Parameters
     ----------
@@ -72,7 +72,9 @@ def cache_bytes(
         total += (groups[-1].end - free) * entry * dtype.itemsize
         total += len(lengths) * INDEX_BYTES  # where each segment's appended tokens begin
         if backend in BY_SEGMENT:
-            listed = chunks_bytes(lengths + max_new_tokens) if backend == "triton" else len(lengths) * INDEX_BYTES
+            listed = (
+                chunks_bytes(lengths + max_new_tokens) if backend == "triton" else len(lengths) * INDEX_BYTES
+            )
             total += listed
             continue
         for group in groups:

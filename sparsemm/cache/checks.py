@@ -69,7 +69,7 @@ def check_backend(backend: str) -> None:
 
 
 def check_static(max_new_tokens: int | None, backend: str | None) -> None:
-    """Raise ValueError where a static cache lacks what its sizes follow from, or has a backend without them."""
+    """Raise ValueError where a static cache lacks its size, or has a backend without a static form."""
     if max_new_tokens is None:
         raise ValueError("a static cache never grows: give max_new_tokens")
     if backend in VARLEN:

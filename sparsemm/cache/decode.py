@@ -68,7 +68,9 @@ def _by_chunk(
 ) -> Tensor:
     """Let the kernel append and attend, from each segment's query rows, [segments, rows, head_dim]."""
     if new is None:
-        keys, values = (rows.new_empty(len(rows), 0, flat.shape[1]) for flat in (storage.keys, storage.values))
+        keys, values = (
+            rows.new_empty(len(rows), 0, flat.shape[1]) for flat in (storage.keys, storage.values)
+        )
     else:
         keys, values = (part.reshape(len(rows), part.shape[2], part.shape[3]) for part in new)
         storage.make_room(keys.shape[1])

@@ -136,8 +136,8 @@ class FlatStorage:
 
     def check_room(self, tokens: int) -> None:
         """Let the device raise RuntimeError where a static storage has no room for so many more tokens."""
-        torch._assert_async(
-            self.appended + tokens <= self.slack,  # pyright: ignore[reportArgumentType]
+        torch._assert_async(  # pyright: ignore
+            self.appended + tokens <= self.slack,
             f"this static RaggedCache has room for {self.slack} tokens after the prompt: give a larger "
             "max_new_tokens; for a new prompt call cache.reset()",
         )
@@ -149,7 +149,9 @@ class FlatStorage:
     def crop(self, tokens: int) -> None:
         """Forget the last appended tokens."""
         if tokens > self.appended:
-            raise ValueError(f"cannot remove {tokens} tokens: only {int(self.appended)} came after the prompt")
+            raise ValueError(
+                f"cannot remove {tokens} tokens: only {int(self.appended)} came after the prompt"
+            )
         self.shift(-tokens)
 
     def take(self, rows: Tensor | None, slack: int | None = None) -> "FlatStorage":

@@ -48,8 +48,8 @@ def ragged_decode(
     keys, values
         Flat, shapes [slots, head_dim] and [slots, value head_dim].
     starts, stops, ends
-        First slot of each segment, the one behind its prompt entries, and the one behind its last entry, where
-        the new ones go; int64 [segments].
+        First slot of each segment, the one behind its prompt entries, and the one behind its last entry,
+        where the new ones go; int64 [segments].
     listed, firsts, size
         The work list: see `Chunks`.
     scaling

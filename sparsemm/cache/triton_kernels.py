@@ -61,7 +61,7 @@ def attend_chunk(
             mask=(row[:, None] < rows) & (key_column[None, :] < HEAD_DIM),
             other=0.0,
         ).to(OPERAND)
-        # Where the columns of `visible` begin for each row; rows past the last one see what the last one sees.
+        # Where each row's columns of `visible` begin; rows past the last one see what that one sees.
         seen_from = ((segment // heads) * tokens + tl.minimum(row, rows - 1) % tokens) * columns
         highest = tl.full([ROW_TILE], float("-inf"), tl.float32)
         total = tl.zeros([ROW_TILE], tl.float32)

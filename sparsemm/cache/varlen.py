@@ -54,7 +54,7 @@ def varlen_attention(
     keys, values
         Flat, shapes [slots, head_dim] and [slots, value head_dim].
     begins, ends
-        First slot of each segment, and the one behind its last entry, int64 [segments]; the first begins at 0.
+        First slot of each segment, 0 of the first, and the one behind its last entry, int64 [segments].
     longest
         Entries of the longest segment.
     scaling

@@ -103,8 +103,8 @@ def measure(
     with ExitStack() as stack:
         if any(rival.compiled for rival in rivals):
             torch.compiler.reset()  # nothing of another group's graphs
-            # Every contender has sizes of its own, and shall have a graph for just these, as if alone. Without a
-            # graph it would run as if not compiled, unseen.
+            # Every contender has sizes of its own, and shall have a graph for just these, as if alone. Past
+            # torch's limit it would have none, and run as if not compiled, unseen.
             settings: Any = torch._dynamo.config
             stack.enter_context(
                 settings.patch(

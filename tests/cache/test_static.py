@@ -49,7 +49,8 @@ def test_it_gives_the_growing_ones_answers(family: str, name: str, batch: int) -
 
 @pytest.mark.parametrize(
     ("family", "name", "batch"),
-    [("qwen2_vl", name, 2) for name in ("fullkv", "snapkv", "adakv", "sparsemm")] + [("llava_next", "snapkv", 1)],
+    [("qwen2_vl", name, 2) for name in ("fullkv", "snapkv", "adakv", "sparsemm")]
+    + [("llava_next", "snapkv", 1)],
 )
 def test_generate_compiles_all_steps_as_one_graph(family: str, name: str, batch: int) -> None:
     model = own(family)
@@ -66,7 +67,7 @@ def test_generate_compiles_all_steps_as_one_graph(family: str, name: str, batch:
 
 
 @backends
-def test_a_loop_of_ones_own_compiles_all_steps_as_one_graph(backend: str) -> None:
+def test_a_loop_of_ones_own_compiles_all_steps_as_one_graph(backend: Any) -> None:
     """Without a mask, and with one as long as all that may come, as one gives it with a static cache."""
     model = own("llama")
     for prompts, padded in ((inputs("llama", 1), False), (inputs("llama", 2), True)):
@@ -129,7 +130,7 @@ def test_generate_as_it_compiles_on_a_gpu() -> None:
 
 @backends
 @pytest.mark.parametrize("method", [ADA, FullKV()], ids=lambda method: method.name)
-def test_turns_are_the_growing_ones(backend: str, method: Any) -> None:
+def test_turns_are_the_growing_ones(backend: Any, method: Any) -> None:
     prompts = inputs("qwen2_vl", 2)
     pieces = [piece(2, count, seed) for seed, count in enumerate([1, 5, 1])]
     pieces[1][1][0, :2] = 0  # the turn of the first row is shorter: left-padded
@@ -150,7 +151,7 @@ def test_a_turn_without_a_mask_is_causal() -> None:
         with torch.no_grad():
             model(input_ids=ids, past_key_values=cache)
             model(input_ids=ids[:, :1], past_key_values=cache)
-            found.append(model(input_ids=ids[:, :ROOM - 20], past_key_values=cache).logits)
+            found.append(model(input_ids=ids[:, : ROOM - 20], past_key_values=cache).logits)
     torch.testing.assert_close(*found, rtol=0, atol=1e-5)
 
 
@@ -206,4 +207,6 @@ def test_a_second_prompt_is_refused() -> None:
 def test_what_it_cannot_be_is_said(options: dict[str, Any], message: str) -> None:
     model, _ = build("llama")
     with pytest.raises(ValueError, match=message):
-        RaggedCache(model.config, SnapKV(BELOW, window=WINDOW), **{"max_new_tokens": 8, "static": True, **options})
+        RaggedCache(
+            model.config, SnapKV(BELOW, window=WINDOW), **{"max_new_tokens": 8, "static": True, **options}
+        )

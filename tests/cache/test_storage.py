@@ -89,7 +89,9 @@ def test_a_static_storage_never_moves_and_says_when_it_is_full(backend: Backend)
         assert_holds(storage, keys, values)
     assert [tensor.data_ptr() for tensor in storage.tensors()] == held
     storage.check_room(1)
-    with pytest.raises(RuntimeError, match="room for 7 tokens after the prompt: give a larger max_new_tokens"):
+    with pytest.raises(
+        RuntimeError, match="room for 7 tokens after the prompt: give a larger max_new_tokens"
+    ):
         storage.check_room(2)
     storage.crop(5)
     assert storage.lengths.tolist() == [len(part) - 5 for part in keys]

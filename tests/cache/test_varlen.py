@@ -27,7 +27,7 @@ def obvious(
     scaling: float, causal: bool,
 ) -> Tensor:  # fmt: skip
     """One softmax for each sequence and head, in float64; causality is aligned to the end."""
-    for edges, states, longest in ((edges_q, query, max_q), (edges_k, key, max_k)):
+    for edges, states in ((edges_q, query), (edges_k, key)):
         assert edges.dtype == torch.int32
         assert edges[0] == 0
         assert edges[-1] == len(states)
@@ -67,9 +67,7 @@ def varlen_attn(
 ) -> Tensor:  # fmt: skip
     assert window_size in ((-1, -1), (-1, 0))
     assert enable_gqa or query.shape[1] == key.shape[1]
-    return obvious(
-        query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, scale, causal=window_size == (-1, 0)
-    )
+    return obvious(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, scale, causal=window_size == (-1, 0))
 
 
 @pytest.fixture
@@ -88,8 +86,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_segments_are_read_where_they_lie(backend: Any, group: int, tokens: int) -> None:
     generator = torch.Generator().manual_seed(0)
     kept = torch.arange(40) < torch.tensor([[3, 40], [1, 17]])[..., None]
-    entries = torch.randn(2, 2, 2, 40, 8, generator=generator)
-    storages = [FlatStorage.from_dense(*entries, kept, 9, name) for name in (backend, "grouped")]
+    keys, values = torch.randn(2, 2, 2, 40, 8, generator=generator)
+    storages = [FlatStorage.from_dense(keys, values, kept, 9, name) for name in (backend, "grouped")]
     for count in (1, tokens, 6):  # the last does not fit the slack
         new = torch.randn(2, 2, 2, count, 8, generator=generator)
         query = torch.randn(2, 2 * group, count, 8, generator=generator)
@@ -176,7 +174,10 @@ def library(backend: str) -> str:
 
 @pytest.mark.parametrize(
     "backend",
-    [pytest.param(name, marks=pytest.mark.skipif(bool(library(name)), reason=library(name))) for name in BACKENDS],
+    [
+        pytest.param(name, marks=pytest.mark.skipif(bool(library(name)), reason=library(name)))
+        for name in BACKENDS
+    ],
 )
 @pytest.mark.parametrize("group", [1, 4])
 @pytest.mark.parametrize("tokens", [1, 5])
@@ -184,14 +185,15 @@ def test_the_library_itself(backend: Any, group: int, tokens: int) -> None:
     """On a GPU, against the grouped backend in float32."""
     generator = torch.Generator().manual_seed(0)
     kept = torch.arange(300) < torch.tensor([[3, 300], [1, 117]])[..., None]
-    entries = torch.randn(2, 2, 2, 300, 64, generator=generator).bfloat16()
+    keys, values = torch.randn(2, 2, 2, 300, 64, generator=generator).bfloat16()
     new = torch.randn(2, 2, 2, tokens, 64, generator=generator).bfloat16()
     query = torch.randn(2, 2 * group, tokens, 64, generator=generator).bfloat16()
     visible = torch.ones(2, tokens, tokens, dtype=torch.bool).tril() if tokens > 1 else None
     found = []
     for name, device, dtype in ((backend, "cuda", torch.bfloat16), ("grouped", "cpu", torch.float32)):
-        storage = FlatStorage.from_dense(*entries.to(device, dtype), kept.to(device), 9, name)
+        held = keys.to(device, dtype), values.to(device, dtype), kept.to(device)
+        storage = FlatStorage.from_dense(*held, 9, name)
         seen = None if visible is None else visible.to(device)
-        pair = tuple(new.to(device, dtype))
+        pair = new[0].to(device, dtype), new[1].to(device, dtype)
         found.append(ragged_attention(query.to(device, dtype), storage, 0.1, seen, pair).cpu().float())
     torch.testing.assert_close(*found, rtol=0, atol=2e-2)
