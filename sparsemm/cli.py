@@ -42,6 +42,7 @@ run something (options are Hydra overrides, `sparsemm VERB --help` lists them):
 look at results and names:
   figures RESULTS                              draw the figures of a results folder
           [--width column|full] [--efficiency FOLDER] [--paper]
+  report RESULTS [-o FILE.html] [--serve]      one page: tables, charts, every sample; --serve follows a sweep
   status RESULTS                               how far a sweep is, also while it runs
   overlap HEADS OTHER [--output FILE.csv]      what top heads two files of head scores have in common
   list methods|models|tasks [--include-path]   what can be named; where lmms-eval finds the local tasks
@@ -264,6 +265,42 @@ def figures(arguments: Sequence[str]) -> int:
     return 0
 
 
+def report(arguments: Sequence[str]) -> int:
+    """``sparsemm report RESULTS``."""
+    parser = argparse.ArgumentParser(
+        prog="sparsemm report",
+        description="Make one HTML page of a results folder: tables, charts, and every sample's answers.",
+    )
+    parser.add_argument("results", type=Path, help="results/<experiment>")
+    parser.add_argument("-o", "--output", type=Path, help="the file (default: report.html in the folder)")
+    parser.add_argument("--efficiency", type=Path, metavar="DECODE.csv", help="of `sparsemm efficiency decode`")
+    parser.add_argument("--documents", type=int, metavar="N", help="samples, of all tasks (default: 2000)")
+    parser.add_argument(
+        "--data", action="append", default=[], metavar="TASK=FILES", help="parquet files of an official task"
+    )
+    parser.add_argument("--serve", action="store_true", help="show it on this machine, also while a sweep runs")
+    parser.add_argument("--port", type=int, help="of --serve (default: 8765; 0: any)")
+    given = parser.parse_args(arguments)
+    if given.serve and given.output:
+        raise InputError("--serve writes no file: leave --output out")
+    if given.port is not None and not given.serve:
+        raise InputError("--port belongs to --serve")
+    if given.documents is not None and given.documents < 1:
+        raise InputError(f"--documents must be a positive integer, got {given.documents}")
+    if given.port is not None and not 0 <= given.port < 65536:
+        raise InputError(f"--port must be between 0 and 65535, got {given.port}")
+    from sparsemm.report import PageOptions, write_report
+
+    options = PageOptions.of(given.efficiency, given.documents, given.data)
+    if given.serve:
+        from sparsemm.report.serve import PORT, serve
+
+        serve(given.results, options, port=PORT if given.port is None else given.port)
+    else:
+        print(write_report(given.results, given.output or given.results / "report.html", options))
+    return 0
+
+
 def status(arguments: Sequence[str]) -> int:
     """``sparsemm status RESULTS``."""
     parser = argparse.ArgumentParser(
@@ -333,6 +370,7 @@ def list_names(arguments: Sequence[str]) -> int:
 
 PATH_VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "figures": figures,
+    "report": report,
     "status": status,
     "overlap": overlap,
     "list": list_names,

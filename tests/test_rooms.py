@@ -10,7 +10,7 @@ import sparsemm
 
 ROOT = Path(sparsemm.__file__).parent
 ORDER = (
-    *("cli", "figures", "evaluation", "efficiency", "heads"),
+    *("cli", "report", "figures", "evaluation", "efficiency", "heads"),
     *("tiny", "models", "documents", "cache", "methods"),
 )
 """From the top down; a room imports from those below it."""
