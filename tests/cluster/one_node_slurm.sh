@@ -56,7 +56,7 @@ SchedulerParameters=sched_interval=2,batch_sched_delay=0,sched_min_interval=1000
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 MpiDefault=none
-KillWait=3
+KillWait=1
 ReturnToService=2
 NodeName=$node NodeAddr=127.0.0.1 CPUs=$cpus RealMemory=$memory State=UNKNOWN
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE OverSubscribe=NO State=UP
@@ -76,7 +76,12 @@ CONF
 stop() {
     local folder=$1 file
     [ -d "$folder" ] || return 0
-    SLURM_CONF=$folder/slurm.conf timeout 10 scancel --user=root --state=RUNNING,PENDING 2>/dev/null || true
+    export SLURM_CONF=$folder/slurm.conf
+    timeout 10 scancel --user=root 2>/dev/null || true
+    for _ in $(seq 50); do
+        [ -n "$(timeout 10 squeue --noheader 2>/dev/null)" ] || break
+        sleep 0.3
+    done
     for file in "$folder"/slurmd.pid "$folder"/slurmctld.pid "$folder"/munge/pid; do
         [ -s "$file" ] && end "$(cat "$file")"
     done
