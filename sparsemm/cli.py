@@ -165,7 +165,7 @@ def run_hydra(verb: str, overrides: Sequence[str]) -> list[Any]:
     """Compose a verb's configuration, run it, and return what each job gave (several with ``-m``)."""
     import hydra
     from hydra.errors import HydraException
-    from omegaconf import DictConfig, OmegaConf
+    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     results: list[Any] = []

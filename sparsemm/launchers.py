@@ -41,7 +41,9 @@ def check_launcher(arguments: Sequence[str]) -> None:
             known = names("hydra/launcher")
             raise InputError(f"unknown launcher {name!r}; {nearest(name, known)}")
         if (plugin := PLUGINS.get(name)) and not _is_installed(f"hydra_plugins.{plugin}"):
-            raise InputError(f"hydra/launcher={name} needs {plugin}: pip install 'sparsemm[{EXTRAS[plugin]}]'")
+            raise InputError(
+                f"hydra/launcher={name} needs {plugin}: pip install 'sparsemm[{EXTRAS[plugin]}]'"
+            )
     if chosen and not any(one.startswith("-") for one in arguments):
         raise InputError("a launcher runs the jobs of a multirun: add -m (sparsemm sweep -m …)")
 

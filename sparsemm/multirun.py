@@ -1,12 +1,13 @@
 """``sparsemm sweep -m …``: the jobs of a Hydra multirun, checked before they are launched, and counted after.
 
-Who starts the jobs, and where, is Hydra's launcher (``eval_configs/hydra/launcher/``). Here is what all of them
-need: which jobs there are, which of them are done already, and at the end which failed and why.
+Who starts the jobs, and where, is Hydra's launcher (``eval_configs/hydra/launcher/``). Here is what all of
+them need: which jobs there are, which of them are done already, and at the end which failed and why.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -71,13 +72,16 @@ def choices(overrides: Sequence[str]) -> list[list[str]]:
         if key.startswith("hydra/sweeper"):
             raise InputError("sweeps are run by Hydra's basic sweeper; leave out hydra/sweeper")
         if one.is_sweep_override():
-            found[key] = [f"{key}={value}" for value in one.sweep_string_iterator()]
+            values = (f"{key}={value}" for value in one.sweep_string_iterator())
+            found[key] = list(dict.fromkeys(values))
         else:
             found[key] = [f"{key}={one.get_value_element_as_str()}"]
     return list(found.values())
 
 
-def configurations(name: str, options: Sequence[Sequence[str]]) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
+def configurations(
+    name: str, options: Sequence[Sequence[str]]
+) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
     """Each job's overrides and resolved configuration."""
     composed: list[tuple[tuple[str, ...], dict[str, Any]]] = []
     with initialize_config_dir(str(shipped("eval_configs")), version_base="1.3"):
@@ -124,6 +128,7 @@ def run(name: str, overrides: Sequence[str], start: Callable[[list[str], Launch]
     for folder in {job.folder for job in jobs}:
         check_folder(folder)
     left = [job for job in jobs if not job.is_done()]
+    first = os.environ.get("RANK", "0") == "0"  # of several processes (torchrun), which run the jobs in turn
     groups = {key: group for job in jobs for key, group in groups_of(job.cells).items()}
     names: dict[tuple[str, ...], str] = {}
     if left:
@@ -132,13 +137,18 @@ def run(name: str, overrides: Sequence[str], start: Callable[[list[str], Launch]
         names = dict(zip((job.values for job in jobs), job_names(job.config for job in jobs), strict=True))
         names = {job.values: names[job.values] for job in launched}
         launch = Launch.of(names.values(), groups)
-        _announce(launched, launch)
-        failure = None
+        if first:
+            _announce(launched, launch)
+        failure, since = None, time.time()
         try:
             start([",".join(_joined(option)) for option in kept], launch)
         except Exception as error:  # a job that was killed, or a launcher that cannot launch
             failure = error
+            if "hydra/launcher=slurm" in overrides:
+                _wait_in_slurm(launched, since)
             _wait_for_others(launched, launch)
+        if not first:
+            return []
         ended = {job.values: read_job(job.folder, names[job.values]) for job in launched}
         if failure is not None and all(one is None or one.state == WAITING for one in ended.values()):
             _withdraw(launched, launch)
@@ -146,9 +156,7 @@ def run(name: str, overrides: Sequence[str], start: Callable[[list[str], Launch]
     else:
         ended, launch, failure = {}, Launch.of((), groups), None
     tables = {folder: derive_union(folder, groups) for folder in _with_cells(jobs)}
-    return [
-        _outcome(job, ended.get(job.values), launch, tables.get(job.folder), failure) for job in jobs
-    ]
+    return [_outcome(job, ended.get(job.values), launch, tables.get(job.folder), failure) for job in jobs]
 
 
 def _joined(option: Sequence[str]) -> list[str]:
@@ -178,7 +186,7 @@ def _withdraw(jobs: Sequence[Planned], launch: Launch) -> None:
 
 
 def _wait_for_others(jobs: Sequence[Planned], launch: Launch) -> None:
-    """Wait for jobs that go on though the launcher stopped waiting: launchers do at the first that is killed."""
+    """Wait for jobs that go on though the launcher waits no more: it stops at the first that was killed."""
     alone_since = time.monotonic()
     while True:
         said = [read_job(job.folder, name) for job, name in zip(jobs, launch.names, strict=True)]
@@ -188,6 +196,16 @@ def _wait_for_others(jobs: Sequence[Planned], launch: Launch) -> None:
         elif WAITING not in states or time.monotonic() - alone_since > GRACE_S:
             return
         time.sleep(0.5)
+
+
+def _wait_in_slurm(jobs: Sequence[Planned], since: float) -> None:
+    """The same for jobs in Slurm's queue, which nothing but Slurm knows of before they start."""
+    from submitit import SlurmJob
+
+    for log in {jobs_folder(job.folder) / "log" for job in jobs}:
+        for path in sorted(log.glob("*_submitted.pkl")):
+            if path.stat().st_mtime >= since:
+                SlurmJob(log, path.name.removesuffix("_submitted.pkl")).wait()
 
 
 def _with_cells(jobs: Sequence[Planned]) -> set[Path]:

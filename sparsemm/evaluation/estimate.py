@@ -5,6 +5,7 @@ Nothing is run, no model is loaded; neither model nor data need be on this machi
 
 from __future__ import annotations
 
+import itertools
 import math
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
@@ -96,8 +97,8 @@ def rate_of(config: Mapping[str, Any]) -> Rate | None:
     pair = list(given) if isinstance(given, list) else [given, None]
     if len(pair) != 2 or not all(map(_is_time, pair[:1])) or not (pair[1] is None or _is_time(pair[1])):
         raise InputError(
-            "rate must be the seconds that a document takes under one cell (rate=0.4), those and the seconds under "
-            f"all cells at once (rate=[0.4,0.6]), or a results folder to measure them in, got {given!r}"
+            "rate must be the seconds that a document takes under one cell (rate=0.4), those and the seconds "
+            f"under all cells at once (rate=[0.4,0.6]), or a results folder to measure them in, got {given!r}"
         )
     return Rate(float(pair[0]), None if pair[1] is None else float(pair[1]))
 
@@ -109,8 +110,8 @@ def _is_time(value: Any) -> bool:
 def measured(folder: Path) -> Rate:
     """The rate at which a sweep's responses came into its store.
 
-    The median over batches of the time from one commit to the next, over the batch's documents; batches of one
-    cell and of several apart, of the latter those with the most cells.
+    The median over batches of the time from one commit to the next, over the batch's documents; batches of
+    one cell and of several apart, of the latter those with the most cells.
 
     Raises
     ------
@@ -143,8 +144,9 @@ def _between_commits(connection: sqlite3.Connection) -> Iterable[tuple[int, floa
         rows = connection.execute(query).fetchall()
     except sqlite3.DatabaseError:  # just begun, or damaged: it says nothing
         return
-    for (run, before, cells, _), (next_run, after, next_cells, documents) in zip(rows, rows[1:], strict=False):
-        if (run, cells) == (next_run, next_cells):
+    for earlier, later in itertools.pairwise(rows):
+        (run, before, cells, _), (same, after, as_many, documents) = earlier, later
+        if (run, cells) == (same, as_many):
             yield cells, (after - before) / documents
 
 

@@ -62,9 +62,7 @@ def build_method(
     return target(**parameters)
 
 
-def load_head_scores(
-    path: str | Path | HeadScores | None, user: str, fingerprint: str | None
-) -> HeadScores:
+def load_head_scores(path: str | Path | HeadScores | None, user: str, fingerprint: str | None) -> HeadScores:
     """Head scores for a method or an ablation (`user`, for messages), checked to be of this model.
 
     Raises

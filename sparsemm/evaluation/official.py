@@ -68,7 +68,9 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         1000,
         aggregation=share_found,
     ),
-    "textvqa_val": Benchmark("textvqa/textvqa_val.yaml", ("image", "question", "question_id", "answers"), 5000),
+    "textvqa_val": Benchmark(
+        "textvqa/textvqa_val.yaml", ("image", "question", "question_id", "answers"), 5000
+    ),
     "chartqa": Benchmark("chartqa/chartqa.yaml", ("image", "question", "answer", "type"), 2500),
     "textcaps_val": Benchmark(
         "textcaps/textcaps_val.yaml",

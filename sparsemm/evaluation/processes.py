@@ -36,9 +36,20 @@ class Processes:
         return batches[self.rank :: self.count]
 
     def wait(self) -> None:
-        """Return when all processes have come here."""
+        """Return when all processes have come here.
+
+        Raises
+        ------
+        OSError
+            One of them is no more.
+        """
         if self.count > 1:
-            distributed.barrier()
+            try:
+                distributed.barrier()
+            except RuntimeError as error:
+                raise OSError(
+                    "another process of the same job has ended; what was answered is kept"
+                ) from error
 
 
 def join_scheduler() -> int:

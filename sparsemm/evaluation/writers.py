@@ -1,9 +1,9 @@
 """Who writes into a results folder: one process for each store file, and what it plans to answer.
 
 A writer holds the lock ``responses/<k>.lock`` for as long as its process lives: the kernel releases it, even
-after ``kill -9``, and the next writer takes over the lock and the file. A job of a multirun may run on another
-machine, where such locks need not hold: each of its processes writes a new file, ``responses/<job>/<hex>.sqlite``,
-which no other process opens but to look.
+after ``kill -9``, and the next writer takes over the lock and the file. A job of a multirun may run on
+another machine, where such locks need not hold: each of its processes writes a new file of its own,
+``responses/<job>/<hex>.sqlite``, which no other process opens but to look.
 """
 
 from __future__ import annotations
@@ -145,7 +145,15 @@ def claim(folder: Path, planned: Sequence[PlannedCell], job: str | None) -> Iter
 
 
 def claim_alone(folder: Path, job: str) -> Claim:
-    """Make a store file for this process alone, of which no lock has to tell others; `job` names its folder."""
+    """Make a store file for this process alone, of which no lock has to tell others.
+
+    Parameters
+    ----------
+    folder : Path
+        The results folder.
+    job : str
+        Name of the multirun's job that this process belongs to.
+    """
     here = store_files_folder(folder) / job
     here.mkdir(parents=True, exist_ok=True)
     path = here / f"{uuid.uuid4().hex[:16]}.sqlite"
