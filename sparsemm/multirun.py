@@ -152,7 +152,7 @@ def run(name: str, overrides: Sequence[str], start: Callable[[list[str], Launch]
         ended = {job.values: read_job(job.folder, names[job.values]) for job in launched}
         if failure is not None and all(one is None or one.state == WAITING for one in ended.values()):
             _withdraw(launched, launch)
-            raise InputError(f"no job could be launched: {_first_line(failure)}") from failure
+            raise InputError(f"no job could be launched: {_shortly(failure)}") from failure
     else:
         ended, launch, failure = {}, Launch.of((), groups), None
     tables = {folder: derive_union(folder, groups) for folder in _with_cells(jobs)}
@@ -191,6 +191,8 @@ def _wait_for_others(jobs: Sequence[Planned], launch: Launch) -> None:
     while True:
         said = [read_job(job.folder, name) for job, name in zip(jobs, launch.names, strict=True)]
         states = [one.state for one in said if one is not None and not one.is_lost()]
+        if set(states) == {WAITING}:  # none has ever begun
+            return
         if RUNNING in states:
             alone_since = time.monotonic()
         elif WAITING not in states or time.monotonic() - alone_since > GRACE_S:
@@ -226,10 +228,11 @@ def _outcome(
     reason = ended.reason if ended.state == FAILED else None
     if reason is None:
         reason = "it did not end by itself: killed, cancelled, or out of memory"
-        reason += f" ({_first_line(failure)})" if failure is not None else ""
+        reason += f" ({_shortly(failure)})" if failure is not None else ""
     return replace(done, cells=[], error=f"{ended.name}: {reason}")
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0].strip() if lines else ''}".removesuffix(": ")
+def _shortly(error: Exception) -> str:
+    """An error in one line: of submitit's, which go on with the job's log, the first two."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {' '.join(lines[:2])}".removesuffix(": ")
