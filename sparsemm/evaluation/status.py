@@ -5,6 +5,7 @@ Rows of the store are counted without looking at their checksums.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -169,9 +170,10 @@ def _read_store(here: Path, jobs: Sequence[Job]) -> _Stored:
                 raise OSError(f"cannot read {path}: {why if unfinished else error}") from error
     for path in job_store_files(here):
         job = running.get(path.parent.name)
+        since = math.inf if job is None or job.started is None else job.started
         try:
             with storefile.snapshot(path) as connection:
-                stored.read(connection, lambda one, job=job: job is not None and one.started >= job.started)
+                stored.read(connection, lambda one, since=since: one.started >= since)
         except sqlite3.DatabaseError as error:
             if not storefile.is_unprepared(error):
                 stored.notices.append(f"{path} cannot be read now: {error}")

@@ -79,7 +79,7 @@ def test_a_rate_is_measured_from_what_was_stored(elsewhere):
 def test_a_plan_without_the_model_looks_at_all_parameters(capfd):
     plan = ["sweep", "model=qwen2_vl_7b", "task=[docvqa_val]", "plan=true"]
     assert "smaller than the window" in refused(capfd, [*plan, "method=[sparsemm]", "budget=16"])
-    assert "ratio" in refused(capfd, [*plan, "method=[sparsemm]", "methods.sparsemm.ratio=3"])
+    assert "ratio" in refused(capfd, [*plan, "method=[sparsemm]", "budget=64", "methods.sparsemm.ratio=3"])
     wrong = ["ablation=mask_visual", "method=fullkv", "ablations.mask_visual.mode=zero"]
     assert "mode must be one of" in refused(capfd, [*plan, *wrong])
 

@@ -35,9 +35,7 @@ def test_a_job_sees_what_others_have_answered_and_shares_no_file(tmp_path):
         plain.commit(batch([FIRST], [0]))
         with ResponseStore.open_alone(tmp_path, CELLS, NAMES[0]) as one:
             one.commit(batch([FIRST], [1]))
-            with ResponseStore.open_alone(
-                tmp_path, CELLS, NAMES[0]
-            ) as two:  # started again, or another process
+            with ResponseStore.open_alone(tmp_path, CELLS, NAMES[0]) as two:  # another process of it
                 assert two.path.parent == one.path.parent != plain.path.parent
                 assert two.path != one.path
                 assert two.missing(*FIRST[:3], range(4)) == [2, 3]
