@@ -49,7 +49,7 @@ PANEL = ("shape", "layers", "layers_of", "dtype")
 def decode_figures(table: pd.DataFrame, *, width: float = FULL_WIDTH) -> dict[str, Figure]:
     """Draw every figure of a ``decode.csv``: one for each device and budget, by name.
 
-    Batches are left out but for the smallest, and budgets that were measured at one prompt length alone. On
+    Batches are left out but for the smallest, and models that were measured at one prompt length alone. On
     a GPU models with all of their layers have figures of their own, ``decode_<device>_<budget>``; models that
     were cut are drawn apart, ``decode_cut_…``.
 
@@ -68,13 +68,14 @@ def decode_figures(table: pd.DataFrame, *, width: float = FULL_WIDTH) -> dict[st
             for budget in sorted(part["budget"].dropna().unique()):
                 name = re.sub(r"\W+", "_", f"{device}").strip("_").lower()
                 name = f"decode{'_cut' * cut}_{name}_{budget:g}"
-                own = part["budget"] == budget
-                if part.loc[own, "prompt_tokens"].nunique() < 2:
+                own = part[part["budget"] == budget]
+                own = own[own.groupby(list(PANEL))["prompt_tokens"].transform("nunique") > 1]
+                if own.empty:
                     continue
                 # FullKV's of the same shapes and lengths: others were measured with another budget.
                 keys = [*PANEL, "prompt_tokens"]
-                beside = part[part["budget"].isna()].merge(part.loc[own, keys].drop_duplicates(), on=keys)
-                chosen = pd.concat([beside, part[own]])
+                beside = part[part["budget"].isna()].merge(own[keys].drop_duplicates(), on=keys)
+                chosen = pd.concat([beside, own])
                 figures[name] = decode_vs_context(chosen, published=not cut and device != "cpu", width=width)
     return figures
 
