@@ -99,7 +99,8 @@ def test_a_single_length_is_no_curve(tmp_path):
     short = made_up("cpu")
     short = short[(short["shape"] != "qwen2_vl_7b") | (short["prompt_tokens"] == 2048)]
     [figure] = decode_figures(short).values()
-    assert [axis.get_title() for axis in figure.axes if axis.get_title()] == ["llava_next_vicuna_7b\nbfloat16"]
+    titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
+    assert titles == ["llava_next_vicuna_7b\nbfloat16"]
     one = short[short["prompt_tokens"] == 2048]
     one.to_csv(tmp_path / "decode.csv", index=False)
     with pytest.raises(ValueError, match="no model was measured at two prompt lengths"):
