@@ -13,6 +13,7 @@ from sparsemm.evaluation.official import BENCHMARKS
 from sparsemm.evaluation.sweep import plan
 from sparsemm.evaluation.tables import PROMPTS
 from sparsemm.evaluation.tasks import TASK_FILES
+from sparsemm.launchers import PLUGINS
 from tests.composing import composed
 from tests.methods.cases import DESIGNED
 
@@ -167,7 +168,17 @@ def test_verbs_leave_nothing_of_hydras_behind(verb):
     assert config.hydra.job_logging.root is None
 
 
+@pytest.mark.parametrize("launcher", names("hydra/launcher"))
+def test_launchers(launcher):
+    plugin = pytest.importorskip(f"hydra_plugins.{PLUGINS[launcher]}")
+    with initialize_config_dir(str(shipped("eval_configs")), version_base="1.3"):
+        config = compose("sweep", [f"hydra/launcher={launcher}"], return_hydra_config=True)
+    assert config.hydra.launcher._target_.startswith(plugin.__name__)
+    if launcher in ("slurm", "local"):
+        assert config.hydra.launcher.submitit_folder == "results/sweep/jobs/log"
+
+
 def test_every_name_has_a_summary():
-    for group in ("method", "model", "task", "ablation", "experiment", "benchmark"):
+    for group in ("method", "model", "task", "ablation", "experiment", "benchmark", "hydra/launcher"):
         for name in names(group):
             assert summary(group, name).endswith((".", "?", ")", "."))

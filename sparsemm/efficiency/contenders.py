@@ -30,7 +30,7 @@ class Contender:
         What is kept.
     cache
         "dynamic" and "static": transformers' `DynamicCache` and `StaticCache` with its SDPA; "ragged":
-        `RaggedCache`.
+        `RaggedCache`, in its static form where steps are compiled.
     compiled
         Whether a decode step is compiled as ``generate`` compiles it: ``torch.compile`` with
         ``mode="reduce-overhead"``.
@@ -63,17 +63,19 @@ class Contender:
             return DynamicCache(config=config)
         if self.cache == "static":
             return StaticCache(config=config, max_cache_len=prompt_tokens + new_tokens)
-        return RaggedCache(config, self.method, max_new_tokens=new_tokens, backend=backend)
+        return RaggedCache(
+            config, self.method, max_new_tokens=new_tokens, backend=backend, static=self.compiled
+        )
 
 
 def contenders(methods: Sequence[KVMethod], compiled: bool) -> list[Contender]:
-    """FullKV in each of its forms, then the methods; what can be compiled comes in both ways if asked for."""
+    """FullKV in each of its forms, then the methods; compiled, too, if asked for, what can be compiled."""
     found = [Contender(FullKV(), "dynamic", False), Contender(FullKV(), "static", False)]
     if compiled:
         found.append(Contender(FullKV(), "static", True))
     for method in methods:
         found.append(Contender(method, "ragged", False))
-        if compiled and RaggedLayer.is_compileable is True:
+        if compiled:
             found.append(Contender(method, "ragged", True))
     return found
 
@@ -143,7 +145,7 @@ def held(cache: Cache, entry_bytes: int) -> Held:
     if isinstance(cache, RaggedCache):
         stats = cache.stats()
         heads = stats.realised_per_head.shape[0] * stats.realised_per_head.shape[2]
-        seen = cache.get_seq_length() * len(stats.prompt_tokens) * heads
+        seen = int(cache.get_seq_length()) * len(stats.prompt_tokens) * heads
         others = stats.full_kv_bytes - seen * entry_bytes  # of layers that are not compressed
         kept = int(stats.realised_per_head.sum()) * entry_bytes + others
         return Held(stats.kv_bytes, stats.slack_bytes, kept, stats.realised_budget)

@@ -19,7 +19,7 @@ def build_method(
     *,
     budget: float | None,
     window: int,
-    head_scores: str | Path | None = None,
+    head_scores: str | Path | HeadScores | None = None,
     fingerprint: str | None = None,
 ) -> KVMethod:
     """Make a method from its configuration.
@@ -32,7 +32,7 @@ def build_method(
         Nominal budget; may be None for a method that has none (FullKV).
     window : int
         Observation window of the model, in tokens; a ``window`` among the parameters wins.
-    head_scores : path, optional
+    head_scores : path or HeadScores, optional
         The model's head scores, used where the method wants some and its configuration names none.
     fingerprint : str, optional
         The model's, to refuse head scores that were measured on another one.
@@ -85,7 +85,7 @@ def target_of(parameters: Mapping[str, Any]) -> type[Any]:
     return found
 
 
-def load_head_scores(path: str | Path | None, user: str, fingerprint: str | None) -> HeadScores:
+def load_head_scores(path: str | Path | HeadScores | None, user: str, fingerprint: str | None) -> HeadScores:
     """Head scores for a method or an ablation (`user`, for messages), checked to be of this model.
 
     Raises
@@ -98,6 +98,8 @@ def load_head_scores(path: str | Path | None, user: str, fingerprint: str | None
             f"{user} needs head scores and the model names none: "
             "give a file (model.head_scores=FILE) or measure them (sparsemm heads)"
         )
+    if isinstance(path, HeadScores):
+        return path
     scores = HeadScores.load(given_or_shipped(str(path)))
     if fingerprint is not None:
         try:

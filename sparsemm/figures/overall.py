@@ -135,11 +135,12 @@ def overall_score(cells: pd.DataFrame, *, width: float = FULL_WIDTH) -> Figure:
 def _draw(
     panel: Axes, table: pd.DataFrame, ratios: pd.DataFrame, methods: list[str], tasks: list[str]
 ) -> None:
-    for row in table.itertuples():
-        place, color = methods.index(str(row.method)), method_style(str(row.method)).color
-        panel.plot([row.low, row.high], [place, place], color=color, linewidth=2.0, zorder=3)
-        panel.plot([row.overall], [place], color=color, marker="d", markersize=6, zorder=4)
-        own = ratios[ratios["method"] == row.method]
+    numbers = table[["low", "high", "overall"]].to_numpy(float)
+    for method, (low, high, overall) in zip(table["method"], numbers, strict=True):
+        place, color = methods.index(method), method_style(method).color
+        panel.plot([low, high], [place, place], color=color, linewidth=2.0, zorder=3)
+        panel.plot([overall], [place], color=color, marker="d", markersize=6, zorder=4)
+        own = ratios[ratios["method"] == method]
         for number, task in enumerate(tasks):
             of_task = own.loc[own["task"] == task, "ratio"].to_numpy(float)
             if len(of_task):
