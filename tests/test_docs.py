@@ -70,3 +70,9 @@ def test_commands_are_understood(
 
 def test_there_are_commands() -> None:
     assert len(COMMANDS) > 30
+
+
+def test_the_index_names_every_page() -> None:
+    index = (ROOT / "docs/index.md").read_text(encoding="utf-8")
+    named = re.findall(r"\]\((\w[\w-]*\.md)\)", index)
+    assert sorted(named) == sorted(page.name for page in ROOT.glob("docs/*.md") if page.name != "index.md")
