@@ -301,12 +301,16 @@ def report(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("results", type=Path, help="results/<experiment>")
     parser.add_argument("-o", "--output", type=Path, help="the file (default: report.html in the folder)")
-    parser.add_argument("--efficiency", type=Path, metavar="DECODE.csv", help="of `sparsemm efficiency decode`")
+    parser.add_argument(
+        "--efficiency", type=Path, metavar="DECODE.csv", help="of `sparsemm efficiency decode`"
+    )
     parser.add_argument("--documents", type=int, metavar="N", help="samples, of all tasks (default: 2000)")
     parser.add_argument(
         "--data", action="append", default=[], metavar="TASK=FILES", help="parquet files of an official task"
     )
-    parser.add_argument("--serve", action="store_true", help="show it on this machine, also while a sweep runs")
+    parser.add_argument(
+        "--serve", action="store_true", help="show it on this machine, also while a sweep runs"
+    )
     parser.add_argument("--port", type=int, help="of --serve (default: 8765; 0: any)")
     given = parser.parse_args(arguments)
     if given.serve and given.output:

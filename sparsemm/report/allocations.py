@@ -14,7 +14,7 @@ from sparsemm.report.tables import number
 def allocation_maps(results: Results, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One for each cell whose allocation was recorded.
 
-    ``row`` is the index in `rows` (`tables.cell_rows`), ``kept`` and ``nominal`` are tables [layers][KV heads]:
+    ``row`` is the index in `rows` (`tables.cell_rows`), ``kept`` and ``nominal`` are [layers][KV heads]:
     entries with the window, means over the documents. ``nominal`` is None for what has no budget.
 
     Raises

@@ -61,7 +61,10 @@ class Live:
 def version_of(folder: Path) -> str:
     """A hash of names, sizes and times of the files that the report is made of."""
     digest = hashlib.sha256()
-    for path in (*(folder / name for name in (*TABLES, "run.json")), *sorted((folder / "cells").glob("*.json"))):
+    for path in (
+        *(folder / name for name in (*TABLES, "run.json")),
+        *sorted((folder / "cells").glob("*.json")),
+    ):
         try:
             facts = path.stat()
         except FileNotFoundError:
@@ -107,7 +110,7 @@ class Handler(BaseHTTPRequestHandler):
     server: Server  # pyright: ignore[reportIncompatibleVariableOverride]
     server_version = "sparsemm"
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         """Answer; other host names than this machine's are refused, so that no web page can read along."""
         live, host = self.server.live, self.headers.get("Host", "")
         if host.rpartition(":")[0] not in (HOST, "localhost"):
@@ -156,7 +159,9 @@ def serve(folder: Path, options: PageOptions, *, port: int = PORT) -> None:
     try:
         server = Server(live, port)
     except OSError as error:
-        raise InputError(f"port {port} cannot be used ({error.strerror}); name another with --port") from error
+        raise InputError(
+            f"port {port} cannot be used ({error.strerror}); name another with --port"
+        ) from error
     ended = threading.Event()
     threading.Thread(target=live.follow, args=(ended,), daemon=True).start()
     print(f"http://{HOST}:{server.server_address[1]}/ shows {folder}; Ctrl-C ends", flush=True)
@@ -167,4 +172,3 @@ def serve(folder: Path, options: PageOptions, *, port: int = PORT) -> None:
     finally:
         ended.set()
         server.server_close()
-

@@ -49,7 +49,10 @@ def test_two_addresses_for_this_machine_alone(server, results):
     status, page = get(server, "/")
     assert (status, page) == (200, server.live.page)
     status, news = get(server, "/version")
-    assert json.loads(news) == {"version": version_of(results), "status": "13 of 13 cells are finished; no sweep is running."}
+    assert json.loads(news) == {
+        "version": version_of(results),
+        "status": "13 of 13 cells are finished; no sweep is running.",
+    }
     for path in ("/run.json", "/../run.json", "/page", "//etc/passwd"):
         assert get(server, path)[0] == 404
     assert get(server, "/", Host="evil.example:80")[0] == 403
@@ -129,7 +132,9 @@ def test_the_page_loads_itself_again_and_keeps_its_filters(server, results):
         page.wait_for_selector("#summary-table tbody tr:nth-child(14)", state="attached")
         page.wait_for_selector("html[data-drawn]", state="attached")
         assert (page.url, page.input_value("#sample-document")) == before
-        assert page.get_by_role("button", name="SparseMM", exact=True).get_attribute("aria-pressed") == "false"
+        assert (
+            page.get_by_role("button", name="SparseMM", exact=True).get_attribute("aria-pressed") == "false"
+        )
         trouble.none(address(server), f"{address(server)}version")
         server.shutdown()
         server.server_close()
