@@ -10,6 +10,7 @@ import argparse
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -226,7 +227,10 @@ def _hydra_process(verb: str, overrides: Sequence[str]) -> Iterator[None]:
     sys.argv = [f"sparsemm {verb}", *overrides]
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        yield
+        with warnings.catch_warnings():
+            # Our `ray` and `joblib` have the plugins' own names, and are checked against those.
+            warnings.filterwarnings("ignore", r"\s*'hydra/launcher/")
+            yield
     finally:
         sys.argv = argv
         if full is None:

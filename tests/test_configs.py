@@ -168,6 +168,7 @@ def test_verbs_leave_nothing_of_hydras_behind(verb):
     assert config.hydra.job_logging.root is None
 
 
+@pytest.mark.filterwarnings(r"ignore:\s*'hydra/launcher/")
 @pytest.mark.parametrize("launcher", names("hydra/launcher"))
 def test_launchers(launcher):
     plugin = pytest.importorskip(f"hydra_plugins.{PLUGINS[launcher]}")
