@@ -10,6 +10,7 @@ import pytest
 
 import sparsemm
 from sparsemm.documents import VERSION
+from sparsemm.evaluation.allocations import load_allocations
 from sparsemm.evaluation.planning import plan
 from sparsemm.heads import HeadScores
 from sparsemm.heads.concentration import rank_agreement, top_share
@@ -338,3 +339,17 @@ def test_the_page_says_what_kvpress_does():
         in FLOWING
     )
     assert rows.loc[("snapkv", "sparsemm"), "same_tokens"] == 1
+
+
+def test_committed_allocations_are_of_these_cells_and_sum_to_their_realised_budgets(cells):
+    allocations = load_allocations(FOLDER)
+    assert allocations is not None
+    samples = pd.read_parquet(FOLDER / "samples.parquet", columns=["cell", "realised_budget"])
+    kept = allocations.groupby("cell")["kept"].agg(["mean", "size"])
+    assert (kept["size"] == 8 * 4).all()
+    assert (allocations["n"] == 500).all()
+    realised = samples.groupby("cell")["realised_budget"].mean()
+    pd.testing.assert_series_equal(kept["mean"], realised, check_names=False, rtol=1e-12)
+    exact = allocations[~allocations["method"].str.endswith("_released") & allocations["budget"].notna()]
+    nominal = exact.groupby(["cell", "budget"])["nominal"].mean().reset_index()
+    assert (nominal["nominal"] - nominal["budget"]).abs().max() < 1e-9

@@ -74,6 +74,7 @@ def test_wheel_holds_the_package_with_its_checkpoint_configs_and_head_scores(nam
     assert {"sparsemm/tiny/checkpoint/config.json", "sparsemm/tiny/checkpoint/model.safetensors"} <= names
     assert {f"sparsemm/{name}" for name in shipped_files(ROOT / "eval_configs")} <= names
     assert {f"sparsemm/{name}" for name in shipped_files(ROOT / "results" / "head_scores")} <= names
+    assert {f"sparsemm/{name}" for name in shipped_files(ROOT / "results" / "reference")} <= names
 
 
 def test_wheel_holds_nothing_else(names):

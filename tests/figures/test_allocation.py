@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +14,7 @@ def maps(figure) -> list[np.ndarray]:
 
 
 def test_nominal_stands_above_kept_and_documents_of_all_tasks_count_alike(allocations):
-    figure = allocation_heatmap(allocations)
+    figure: Any = allocation_heatmap(allocations)
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert titles == ["SnapKV", "SparseMM", "Random\nseed 0"]
     assert figure.get_suptitle() == "tiny, budget 32"
@@ -30,7 +32,7 @@ def test_many_methods_and_large_models_fit(allocations, width):
     one = allocations[allocations["method"] == "snapkv"]
     layers = [one.assign(layer=one["layer"] + 4 * block) for block in range(7)]
     names = ("streaming_llm", "snapkv", "pyramidkv", "adakv", "sparsemm", "sparsemm_layer_mean", "random")
-    figure = allocation_heatmap(
+    figure: Any = allocation_heatmap(
         pd.concat([pd.concat(layers).assign(method=name) for name in names]), width=width
     )
     assert len(maps(figure)) == 14

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,7 @@ from tests.figures.test_differences import inside
 def test_the_overall_score_is_the_root_mean_square_of_ratios_to_fullkv(measured):
     table = overall_scores(measured).set_index("method")
     ratios = [(budget / 128) ** (1 - 0.55) for budget in (12, 16, 24, 32, 48, 96, 128)] * 2
-    row = table.loc["snapkv"]
+    row: Any = table.loc["snapkv"]
     assert row["overall"] == pytest.approx(np.sqrt(np.mean(np.square(ratios))))
     assert row["points"] == 14
     assert min(ratios) < row["low"] < row["overall"] < row["high"] < max(ratios)
@@ -38,7 +40,7 @@ def test_seeds_are_averaged_before_they_are_squared(measured):
 
 
 def test_the_figure_shows_every_method_and_task(measured):
-    figure = overall_score(measured)
+    figure: Any = overall_score(measured)
     (panel,) = figure.axes
     assert [text.get_text() for text in panel.get_yticklabels()] == [
         *("SnapKV", "PyramidKV", "AdaKV", "SparseMM", "Random"),

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -12,9 +14,9 @@ def test_the_front_is_what_nothing_beats():
 
 
 def test_bytes_are_those_of_the_cells_and_fullkv_has_a_point(measured):
-    figure = score_vs_memory(measured)
+    figure: Any = score_vs_memory(measured)
     panel = figure.axes[0]
-    lines = {line.get_label(): line for line in panel.lines}
+    lines: Any = {line.get_label(): line for line in panel.lines}
     own = measured[(measured["task"] == "tiny_docvqa") & (measured["method"] == "sparsemm")]
     np.testing.assert_allclose(lines["SparseMM"].get_xdata(), own["kv_bytes"] / 1e6)
     np.testing.assert_allclose(lines["SparseMM"].get_ydata(), own["score"])
@@ -32,7 +34,7 @@ def test_times_are_those_of_the_same_method_and_budget_at_the_nearest_length(mea
     assert (one.device, one.batch_size, one.prompt_tokens) == ("cpu", 1, {"tiny": 288})
     assert many.batch_size == 32
     assert one.untimed == ["adakv", "pyramidkv", "random"]
-    times = one.cells.groupby(["method", "budget"], dropna=False)["decode_ms"].unique()
+    times: Any = one.cells.groupby(["method", "budget"], dropna=False)["decode_ms"].unique()
     assert {(name, budget): list(ms) for (name, budget), ms in times.items() if budget == budget} == {
         **{("snapkv", 16): [0.3], ("snapkv", 96): [0.5], ("sparsemm", 16): [0.4], ("sparsemm", 96): [0.6]}
     }
@@ -52,8 +54,8 @@ def test_nothing_is_joined_that_does_not_belong_together(measured, decode):
 
 def test_the_figure_of_latency_says_what_was_timed(measured, decode):
     _, many = latencies(measured, decode)
-    figure = draw(score_vs_latency(many))
+    figure: Any = draw(score_vs_latency(many))
     assert figure.get_supxlabel() == "decode (ms/token; 32 prompts of 288 tokens on cpu)"
-    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    lines: Any = {line.get_label(): line for line in figure.axes[0].lines}
     np.testing.assert_allclose(lines["SnapKV"].get_xdata(), [9.6, 16.0])
     assert np.asarray(lines["FullKV"].get_xdata()).tolist() == [32.0]

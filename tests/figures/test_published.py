@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -55,7 +57,7 @@ def test_deltas_are_ours_minus_the_papers(official):
 
 def test_the_figure_of_deltas_draws_them_with_our_intervals(official):
     banded = official.assign(ci_low=official["score"] - 0.02, ci_high=official["score"] + 0.02)
-    figure = reproduction_delta(banded)
+    figure: Any = reproduction_delta(banded)
     panels = [panel for panel in figure.axes if panel.axison]
     assert len(panels) == 15
     deltas = reproduction_deltas(official)
