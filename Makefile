@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint notebooks clean
 
 # Measure every cell of a small grid, then draw it: the table and the figures' paths end the output.
 demo: $(INSTALLED)
@@ -19,6 +19,10 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# Run the notebooks' text (analysis/*.py) and store them beside it with what they show.
+notebooks: $(INSTALLED)
+	$(BIN)/python -m tests.analysis.notebooks
 
 clean:
 	rm -rf $(VENV) results/demo build dist .pytest_cache .ruff_cache .hypothesis

@@ -10,15 +10,21 @@ import argparse
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsemm.configs import InputError, given_or_shipped, names, nearest, read, shipped, summary
+from sparsemm.launchers import MULTIRUN, check_launcher, is_multirun
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from omegaconf import DictConfig
+
+    from sparsemm.evaluation.jobs import Launch
 
 USAGE = """\
 usage: sparsemm VERB [options]
@@ -30,6 +36,7 @@ run something (options are Hydra overrides, `sparsemm VERB --help` lists them):
                  sparsemm sweep experiment=demo
                  sparsemm sweep task=[tiny_docvqa] method=[snapkv,sparsemm] budget=[16,32]
                  sparsemm sweep -m method=snapkv,adakv budget=16,32
+                 sparsemm sweep -m task=tiny_docvqa,tiny_ocr hydra/launcher=slurm
   heads        find a model's visual heads and write their scores
   doctor       does compression work with this model? one prompt, checked
                  sparsemm doctor model=qwen2_vl_7b
@@ -42,6 +49,7 @@ run something (options are Hydra overrides, `sparsemm VERB --help` lists them):
 look at results and names:
   figures RESULTS                              draw the figures of a results folder
           [--width column|full] [--efficiency FOLDER] [--paper]
+  report RESULTS [-o FILE.html] [--serve]      one page: tables, charts, every sample; --serve follows a sweep
   status RESULTS                               how far a sweep is, also while it runs
   overlap HEADS OTHER [--output FILE.csv]      what top heads two files of head scores have in common
   list methods|models|tasks [--include-path]   what can be named; where lmms-eval finds the local tasks
@@ -161,7 +169,7 @@ def run_hydra(verb: str, overrides: Sequence[str]) -> list[Any]:
     """Compose a verb's configuration, run it, and return what each job gave (several with ``-m``)."""
     import hydra
     from hydra.errors import HydraException
-    from omegaconf import DictConfig, OmegaConf
+    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     results: list[Any] = []
@@ -178,9 +186,15 @@ def run_hydra(verb: str, overrides: Sequence[str]) -> list[Any]:
     name = verb.replace("-", "_")
     if verb == "efficiency" and overrides and re.fullmatch(r"\w+", overrides[0]):
         overrides = [f"benchmark={overrides[0]}", *overrides[1:]]
+    hydrated = hydra.main(version_base="1.3", config_path=str(shipped("eval_configs")), config_name=name)
+    check_launcher(overrides)
     with _hydra_process(verb, overrides):
         try:
-            hydra.main(version_base="1.3", config_path=str(shipped("eval_configs")), config_name=name)(job)()
+            if verb == "sweep" and is_multirun(overrides):
+                from sparsemm.multirun import run
+
+                return run(name, overrides, lambda chosen, launch: _launch(hydrated, chosen, launch))
+            hydrated(job)()
         except (HydraException, OmegaConfBaseException) as error:
             raise InputError(explain(error, name)) from error
         except SystemExit:
@@ -190,6 +204,22 @@ def run_hydra(verb: str, overrides: Sequence[str]) -> list[Any]:
     return results
 
 
+def _launch(hydrated: Callable[[Any], Any], overrides: list[str], launch: Launch) -> None:
+    """Hand the jobs of a multirun to Hydra's launcher, and wait until they have ended."""
+
+    def job(config: DictConfig) -> None:  # it travels to where the job runs: nothing here stays with it
+        from hydra.core.hydra_config import HydraConfig
+        from omegaconf import OmegaConf
+
+        from sparsemm.evaluation.jobs import run_job
+
+        resolved: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        run_job(launch, HydraConfig.get().job.num, resolved)
+
+    sys.argv = [sys.argv[0], MULTIRUN[0], *overrides]
+    hydrated(job)()
+
+
 @contextmanager
 def _hydra_process(verb: str, overrides: Sequence[str]) -> Iterator[None]:
     """What Hydra reads from the process: its arguments, and that errors are to be raised, not printed."""
@@ -197,7 +227,10 @@ def _hydra_process(verb: str, overrides: Sequence[str]) -> Iterator[None]:
     sys.argv = [f"sparsemm {verb}", *overrides]
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        yield
+        with warnings.catch_warnings():
+            # Our `ray` and `joblib` have the plugins' own names, and are checked against those.
+            warnings.filterwarnings("ignore", r"\s*'hydra/launcher/")
+            yield
     finally:
         sys.argv = argv
         if full is None:
@@ -209,7 +242,7 @@ def _hydra_process(verb: str, overrides: Sequence[str]) -> Iterator[None]:
 def explain(error: Exception, config_name: str) -> str:
     """Hydra's message in one line: which option is wrong, and which names exist."""
     message = str(error)
-    if group := re.search(r"Could not (?:find|load) '(\w+)/([^']+)'", message):
+    if group := re.search(r"Could not (?:find|load) '((?:hydra/)?\w+)/([^']+)'", message):
         return f"unknown {group[1]} {group[2]!r}; {nearest(group[2], names(group[1]))}"
     if option := re.search(r"Could not override '([^']+)'", message):
         return f"{config_name} has no option {option[1]!r}; {nearest(option[1], options(config_name))}"
@@ -261,6 +294,46 @@ def figures(arguments: Sequence[str]) -> int:
         say=lambda line: print(line, file=sys.stderr),
     ):
         print(path)
+    return 0
+
+
+def report(arguments: Sequence[str]) -> int:
+    """``sparsemm report RESULTS``."""
+    parser = argparse.ArgumentParser(
+        prog="sparsemm report",
+        description="Make one HTML page of a results folder: tables, charts, and every sample's answers.",
+    )
+    parser.add_argument("results", type=Path, help="results/<experiment>")
+    parser.add_argument("-o", "--output", type=Path, help="the file (default: report.html in the folder)")
+    parser.add_argument(
+        "--efficiency", type=Path, metavar="DECODE.csv", help="of `sparsemm efficiency decode`"
+    )
+    parser.add_argument("--documents", type=int, metavar="N", help="samples, of all tasks (default: 2000)")
+    parser.add_argument(
+        "--data", action="append", default=[], metavar="TASK=FILES", help="parquet files of an official task"
+    )
+    parser.add_argument(
+        "--serve", action="store_true", help="show it on this machine, also while a sweep runs"
+    )
+    parser.add_argument("--port", type=int, help="of --serve (default: 8765; 0: any)")
+    given = parser.parse_args(arguments)
+    if given.serve and given.output:
+        raise InputError("--serve writes no file: leave --output out")
+    if given.port is not None and not given.serve:
+        raise InputError("--port belongs to --serve")
+    if given.documents is not None and given.documents < 1:
+        raise InputError(f"--documents must be a positive integer, got {given.documents}")
+    if given.port is not None and not 0 <= given.port < 65536:
+        raise InputError(f"--port must be between 0 and 65535, got {given.port}")
+    from sparsemm.report import PageOptions, write_report
+
+    options = PageOptions.of(given.efficiency, given.documents, given.data)
+    if given.serve:
+        from sparsemm.report.serve import PORT, serve
+
+        serve(given.results, options, port=PORT if given.port is None else given.port)
+    else:
+        print(write_report(given.results, given.output or given.results / "report.html", options))
     return 0
 
 
@@ -333,6 +406,7 @@ def list_names(arguments: Sequence[str]) -> int:
 
 PATH_VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "figures": figures,
+    "report": report,
     "status": status,
     "overlap": overlap,
     "list": list_names,

@@ -10,7 +10,7 @@ import sparsemm
 
 ROOT = Path(sparsemm.__file__).parent
 ORDER = (
-    *("cli", "figures", "evaluation", "efficiency", "heads"),
+    *("cli", "report", "figures", "evaluation", "efficiency", "heads"),
     *("tiny", "models", "documents", "cache", "methods"),
 )
 """From the top down; a room imports from those below it."""
@@ -73,4 +73,4 @@ def test_hydra_appears_only_in_the_command_line() -> None:
         for name in imports(path, nested=True)
         if name.split(".")[0] in ("hydra", "omegaconf")
     }
-    assert users == {"cli.py"}
+    assert users == {"cli.py", "multirun.py"}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sparsemm.cache.chunks import chunks_bytes
-from sparsemm.cache.layout import Backend, lay_out
+from sparsemm.cache.layout import BY_SEGMENT, Backend, lay_out
 from sparsemm.methods import ModelShape
 
 INDEX_BYTES = torch.long.itemsize
@@ -37,8 +37,8 @@ def cache_bytes(
     """Count what a `RaggedCache` would hold for one batch under one method.
 
     The same as ``stats().kv_bytes - stats().slack_bytes`` and ``stats().full_kv_bytes`` after a run with
-    ``RaggedCache(config, method, max_new_tokens=max_new_tokens)``: the layout is made by the same function,
-    from the same lengths, and its masks and tables are counted too.
+    ``RaggedCache(config, method, max_new_tokens=max_new_tokens)``, one that is not static: the layout is made
+    by the same function, from the same lengths, and its masks and tables are counted too.
 
     Parameters
     ----------
@@ -70,9 +70,12 @@ def cache_bytes(
         groups = lay_out(lengths, max_new_tokens, entry, backend)
         free = rows * heads * (max_new_tokens - appended)
         total += (groups[-1].end - free) * entry * dtype.itemsize
-        total += len(lengths) * INDEX_BYTES  # each segment's end
-        if backend == "triton":
-            total += chunks_bytes(lengths + max_new_tokens)
+        total += len(lengths) * INDEX_BYTES  # where each segment's appended tokens begin
+        if backend in BY_SEGMENT:
+            listed = (
+                chunks_bytes(lengths + max_new_tokens) if backend == "triton" else len(lengths) * INDEX_BYTES
+            )
+            total += listed
             continue
         for group in groups:
             if len(groups) > 1:

@@ -4,7 +4,12 @@ from collections.abc import Callable
 from typing import cast
 
 from transformers import DynamicCache, PretrainedConfig
-from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import (
+    CacheLayerMixin,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    StaticSlidingWindowLayer,
+)
 
 from sparsemm.cache.handle import HeldLayer
 from sparsemm.methods import ModelShape
@@ -18,6 +23,13 @@ def stock_layers(config: PretrainedConfig) -> list[CacheLayerMixin]:
 def is_compressible(layer: CacheLayerMixin) -> bool:
     """Say whether a stock cache layer holds full attention and nothing else."""
     return type(layer) is DynamicLayer
+
+
+def static_form(layer: CacheLayerMixin) -> CacheLayerMixin:
+    """The stock layer that holds a sliding window in tensors of one size; another layer as it is."""
+    if type(layer) is DynamicSlidingWindowLayer:
+        return StaticSlidingWindowLayer(layer.sliding_window, layer.sliding_window)
+    return layer
 
 
 def sliding_windows(config: PretrainedConfig) -> list[int]:

@@ -4,9 +4,11 @@ import os
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import PretrainedConfig
 
-from sparsemm.cache.layout import BACKENDS
+from sparsemm.cache.layout import BACKENDS, VARLEN, Backend
+from sparsemm.cache.varlen import DTYPES, varlen_function
 
 ATTENTION_NAME = "sparsemm"
 
@@ -49,23 +51,43 @@ def check_backend(backend: str) -> None:
     """Raise ValueError for a decode backend that is unknown, or cannot run here."""
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
-    if backend != "triton":
+    if backend != "triton" and backend not in VARLEN:
         return
-    if not (torch.cuda.is_available() or triton_interpreted()):
-        raise ValueError("backend 'triton' needs a GPU, and there is none: take 'grouped'")
+    if not (torch.cuda.is_available() or (backend == "triton" and triton_interpreted())):
+        raise ValueError(f"backend {backend!r} needs a GPU, and there is none: take 'grouped'")
+    package = {"torch_varlen": "a newer torch", "flash_attn": "the package flash-attn"}
     try:
-        import sparsemm.cache.triton_kernels  # noqa: F401
+        if backend == "triton":
+            import sparsemm.cache.triton_kernels  # noqa: F401
+        else:
+            varlen_function(backend)
     except ImportError as error:
+        needed = package.get(backend, "the package triton")
         raise ValueError(
-            f"backend 'triton' needs the package triton ({error}): install it, or take 'grouped'"
+            f"backend {backend!r} needs {needed} ({error}): install it, or take 'grouped'"
         ) from error
 
 
-def check_backend_device(backend: str, device: torch.device) -> None:
-    """Raise ValueError for a decode backend that cannot read K and V on this device."""
-    if backend == "triton" and device.type != "cuda" and not triton_interpreted():
+def check_static(max_new_tokens: int | None, backend: str | None) -> None:
+    """Raise ValueError where a static cache lacks its size, or has a backend without a static form."""
+    if max_new_tokens is None:
+        raise ValueError("a static cache never grows: give max_new_tokens")
+    if backend in VARLEN:
+        raise ValueError(f"backend {backend!r} has no static form: take 'triton' or 'grouped'")
+
+
+def check_backend_input(backend: Backend, key: Tensor) -> None:
+    """Raise ValueError for a decode backend that cannot read K and V like these."""
+    if backend != "triton" and backend not in VARLEN:
+        return
+    if key.device.type != "cuda" and not (backend == "triton" and triton_interpreted()):
         raise ValueError(
-            f"backend 'triton' needs the model on a GPU, it is on {device}: move it, or take 'grouped'"
+            f"backend {backend!r} needs the model on a GPU, it is on {key.device}: move it, or take 'grouped'"
+        )
+    if backend in VARLEN and key.dtype not in DTYPES:
+        raise ValueError(
+            f"backend {backend!r} needs float16 or bfloat16, the model has {str(key.dtype)[6:]}: convert it, "
+            "or take 'grouped'"
         )
 
 

@@ -39,12 +39,25 @@ class Chunks(NamedTuple):
     firsts: Tensor
 
     @classmethod
-    def of(cls, starts: NDArray[np.int64], capacities: NDArray[np.int64], device: torch.device) -> "Chunks":
-        """List the chunks of segments with room for so many entries, slack included."""
+    def of(
+        cls,
+        starts: NDArray[np.int64],
+        capacities: NDArray[np.int64],
+        device: torch.device,
+        static: bool = False,
+    ) -> "Chunks":
+        """List the chunks of segments with room for so many entries, slack included.
+
+        A static list is as long as any of so many segments and entries can be: empty chunks, of the first
+        segment, fill it up. So a compiled step holds for all of them.
+        """
         size, counts = sizes(capacities)
         firsts = np.cumsum(counts) - counts
         segments = np.repeat(np.arange(len(counts)), counts)
         listed = np.stack([segments, np.arange(len(segments)) - firsts[segments]], axis=1)
+        if static:
+            missing = int(capacities.sum()) // size + len(counts) - len(listed)
+            listed = np.concatenate([listed, np.full((missing, 2), (0, counts[0]))])
         narrow = (torch.from_numpy(numbers.astype(np.int32)).to(device) for numbers in (listed, firsts))
         return cls(size, torch.from_numpy(starts.copy()).to(device), *narrow)
 

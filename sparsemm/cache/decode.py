@@ -7,27 +7,33 @@ from torch.nn import functional
 from sparsemm.cache.layout import Group
 from sparsemm.cache.storage import FlatStorage
 from sparsemm.cache.triton_decode import ragged_decode
+from sparsemm.cache.varlen import varlen_attention
 
 
 def ragged_attention(
-    query: Tensor, storage: FlatStorage, scaling: float, visible: Tensor | None = None
+    query: Tensor,
+    storage: FlatStorage,
+    scaling: float,
+    visible: Tensor | None = None,
+    new: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """Attend over each segment's own entries.
+    """Append new entries, and attend over each segment's own.
 
     K and V are read in place, once per KV head: its query heads go in as further query rows.
 
     Parameters
     ----------
     query
-        Post-RoPE queries of the last q tokens, which the storage already holds, shape [B, heads, q,
-        head_dim].
+        Post-RoPE queries of the last q tokens, shape [B, heads, q, head_dim].
     storage
         The layer's entries.
     scaling
         Factor of the dot products.
     visible
-        Which appended tokens each query sees, bool [B, q, appended]; None for all. Kept prompt entries are
-        seen always.
+        Which appended tokens each query sees, the new ones included, bool [B, q, appended]; None for all. For
+        a static storage it is always given, for all of the slack. Kept prompt entries are seen always.
+    new
+        K and V of the last q tokens, [B, KV heads, q, head_dim]; None: the storage holds them already.
 
     Returns
     -------
@@ -35,18 +41,47 @@ def ragged_attention(
         Shape [B, q, heads, value head_dim].
     """
     batch, heads, tokens, head_dim = query.shape
-    segments = batch * storage.heads
-    shape = (segments, heads * tokens // storage.heads, head_dim)
-    rows = query.reshape(shape)
-    if storage.chunks is None:
-        output = _by_group(rows, storage, scaling, visible)
+    segments, group = batch * storage.heads, heads // storage.heads
+    rows = query.reshape(segments, group * tokens, head_dim)
+    if storage.chunks is not None:
+        output = _by_chunk(rows, storage, scaling, visible, new)
     else:
-        size, starts, listed, firsts = storage.chunks
-        output = ragged_decode(
-            *(rows, storage.keys, storage.values, starts, storage.ends, listed, firsts, size, scaling),
-            visible,
+        if new is not None:
+            storage.append(*new)
+        if storage.begins is None:
+            output = _by_group(rows, storage, scaling, visible)
+        else:
+            output = varlen_attention(
+                rows.view(segments, group, tokens, head_dim),
+                *(storage.keys, storage.values, storage.begins, storage.ends, int(storage.lengths.max())),
+                *(scaling, visible, storage.backend),
+            )
+    return output.reshape(batch, heads, tokens, -1).transpose(1, 2).contiguous()
+
+
+def _by_chunk(
+    rows: Tensor,
+    storage: FlatStorage,
+    scaling: float,
+    visible: Tensor | None,
+    new: tuple[Tensor, Tensor] | None,
+) -> Tensor:
+    """Let the kernel append and attend, from each segment's query rows, [segments, rows, head_dim]."""
+    if new is None:
+        keys, values = (
+            rows.new_empty(len(rows), 0, flat.shape[1]) for flat in (storage.keys, storage.values)
         )
-    return output.view(batch, heads, tokens, -1).transpose(1, 2).contiguous()
+    else:
+        keys, values = (part.reshape(len(rows), part.shape[2], part.shape[3]) for part in new)
+        storage.make_room(keys.shape[1])
+    assert storage.chunks is not None
+    size, starts, listed, firsts = storage.chunks
+    output = ragged_decode(
+        *(rows, keys, values, storage.keys, storage.values, starts, storage.stops, storage.ends),
+        *(listed, firsts, size, scaling, visible),
+    )
+    storage.shift(keys.shape[1])
+    return output
 
 
 def _by_group(rows: Tensor, storage: FlatStorage, scaling: float, visible: Tensor | None) -> Tensor:
@@ -54,9 +89,9 @@ def _by_group(rows: Tensor, storage: FlatStorage, scaling: float, visible: Tenso
     if visible is not None:
         visible = visible.repeat_interleave(storage.heads, dim=0)
     output: Tensor | None = None
+    appended = storage.appended if isinstance(storage.appended, int) else storage.slack
     for group, bias, index in zip(storage.groups, storage.biases, storage.indices, strict=True):
-        keys = _used(storage.keys, group, storage.appended)
-        values = _used(storage.values, group, storage.appended)
+        keys, values = (_used(flat, group, appended) for flat in (storage.keys, storage.values))
         bias = None if bias is None else bias[:, :, : keys.shape[1]]
         if visible is not None:
             seen = visible if index is None else visible[index]
@@ -74,7 +109,7 @@ def _by_group(rows: Tensor, storage: FlatStorage, scaling: float, visible: Tenso
 
 def _used(flat: Tensor, group: Group, appended: int) -> Tensor:
     """View of a group's slots in use, shape [count, width + appended, head_dim]."""
-    block = flat[group.offset : group.end].view(len(group.segments), group.capacity, -1)
+    block = flat[group.offset : group.end].view(group.count, group.capacity, -1)
     return block[:, : group.width + appended]
 
 

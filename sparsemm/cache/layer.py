@@ -5,12 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsemm.cache.checks import check_backend_device
+from sparsemm.cache.checks import check_backend_input
 from sparsemm.cache.decode import ragged_attention
 from sparsemm.cache.handle import HeldLayer, KVHandle, check_heads
 from sparsemm.cache.question import Context, attend_to_kept
 from sparsemm.cache.settings import Settings
 from sparsemm.cache.storage import FlatStorage
+from sparsemm.cache.turns import static_turn
 from sparsemm.methods import kept_mask
 
 
@@ -27,9 +28,10 @@ class RaggedLayer(HeldLayer):
     Attributes
     ----------
     keys, values
-        Full K and V, shape [B, KV heads, seen, head_dim]; None once entries were evicted.
+        Full K and V, shape [B, KV heads, seen, head_dim]; None once entries were evicted, and, where steps
+        are compiled, once the prompt is complete.
     storage
-        The kept entries and the appended tokens, once entries were evicted.
+        The kept entries and the appended tokens, from then on.
     prompt_tokens
         Tokens of the complete prompt, padding included; None until the attention of its last chunk has run.
     valid
@@ -55,16 +57,17 @@ class RaggedLayer(HeldLayer):
         self.kept = torch.empty(0)
         self.question = torch.empty(0)
         self.masked_heads = None
-        self._seen = 0
         self._rows = 0
-        self._decoding = False
+        self._cropped = False
         self._window_queries: Tensor | None = None
+        self._new: tuple[Tensor, Tensor] | None = None
+        self._prompt: Tensor | None = None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Note dtype, device and batch size of the first K and V."""
         check_heads(key_states, self.settings.shape)
         self.dtype, self.device = key_states.dtype, key_states.device
-        check_backend_device(self.settings.backend, self.device)
+        check_backend_input(self.settings.backend, key_states)
         self._rows = key_states.shape[0]
         self.keys = key_states[:, :, :0]
         self.values = value_states[:, :, :0]
@@ -75,7 +78,9 @@ class RaggedLayer(HeldLayer):
     def update(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[KVHandle, KVHandle]:
-        """Append K and V, [B, KV heads, q, head_dim]; return a handle for the registered attention, twice.
+        """Take K and V, [B, KV heads, q, head_dim]; return a handle for the registered attention, twice.
+
+        After eviction it is `attend` that appends them.
 
         Raises
         ------
@@ -87,9 +92,8 @@ class RaggedLayer(HeldLayer):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         self._check_update(key_states.shape[0], key_states.shape[2])
-        self._seen += key_states.shape[2]
         if self.storage is not None:
-            self.storage.append(key_states, value_states)
+            self._new = key_states, value_states
         else:
             assert self.keys is not None
             assert self.values is not None
@@ -100,10 +104,19 @@ class RaggedLayer(HeldLayer):
 
     def attend(self, query: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
         """Attention of the newest q tokens over the kept and appended entries, [B, q, heads, head_dim]."""
-        assert self.storage is not None
-        assert self.prompt_tokens is not None
-        visible = self.settings.masks.turn(mask, self._rows, self._seen, self.prompt_tokens)
-        return ragged_attention(query, self.storage, scaling, visible)
+        storage, new = self.storage, self._new
+        assert storage is not None
+        tokens = query.shape[2]
+        if isinstance(storage.appended, Tensor):
+            if self.index == 0:  # once for all layers
+                storage.check_room(tokens)
+            visible = static_turn(mask, self._rows, tokens, storage.appended, storage.slack)
+        else:
+            assert self.prompt_tokens is not None
+            seen = self.prompt_tokens + storage.appended + tokens
+            visible = self.settings.masks.turn(mask, self._rows, seen, self.prompt_tokens)
+        self._new = None
+        return ragged_attention(query, storage, scaling, visible, new)
 
     def observe(self, query: Tensor, mask: Tensor | None, scaling: float) -> tuple[Tensor, Tensor] | None:
         """After full attention: compress, if the prompt is complete now.
@@ -123,11 +136,11 @@ class RaggedLayer(HeldLayer):
             Outputs that take the place of full attention's: see `attend_to_kept`.
         """
         if self.prompt_tokens is not None:
-            self.settings.masks.turn(mask, self._rows, self._seen, self.prompt_tokens)
+            self.settings.masks.turn(mask, self._rows, self._held(), self.prompt_tokens)
             return None
         if self._window_queries is not None:
             query = torch.cat([self._window_queries, query], dim=2)
-        if self._seen < (self.settings.prompt_length or 0):
+        if self._held() < (self.settings.prompt_length or 0):
             # The window may reach back into earlier chunks; a method that evicts has a window of at least 1.
             self._window_queries = query[:, :, -max(self.settings.method.window, 1) :].clone()
             return None
@@ -139,46 +152,79 @@ class RaggedLayer(HeldLayer):
         settings, keys, values = self.settings, self.keys, self.values
         assert keys is not None
         assert values is not None
-        valid, lengths = settings.masks.prompt(mask, self._rows, self._seen)
-        self.prompt_tokens = self._seen
+        seen = self._held()
+        valid, lengths = settings.masks.prompt(mask, self._rows, seen)
+        self.prompt_tokens = seen
         self.valid = lengths
+        whole = valid
         context: Context | None = None
         if settings.question_tokens is not None:
-            context = settings.masks.context(mask, lengths, self._seen, settings.question_tokens, self.device)
+            context = settings.masks.context(mask, lengths, seen, settings.question_tokens, self.device)
             valid, lengths = context.valid, context.lengths
         self.question = self.valid - lengths
         self.kept = lengths[:, None].repeat(1, keys.shape[1])
-        if not settings.method.evicts or all(settings.method.keeps_all(row) for row in lengths.tolist()):
-            return None
-        kept = kept_mask(
-            settings.method,
-            query if context is None else context.part(query),
-            keys if context is None else context.part(keys),
-            layer=self.index,
-            shape=settings.shape,
-            scaling=scaling,
-            valid=valid,
-            lengths=lengths,
-        )
-        counts = kept.sum(dim=-1).cpu()
-        if torch.equal(counts, self.kept):
-            return None
-        self.kept = counts
+        kept: Tensor | None = None
         again = None
-        if context is not None:
-            kept = context.kept_of_prompt(kept)
-            again = attend_to_kept(query, keys, values, mask, kept, context.question, scaling)
-        self.storage = FlatStorage.from_dense(keys, values, kept, settings.max_new_tokens, settings.backend)
+        if settings.method.evicts and not all(settings.method.keeps_all(row) for row in lengths.tolist()):
+            kept = kept_mask(
+                settings.method,
+                query if context is None else context.part(query),
+                keys if context is None else context.part(keys),
+                layer=self.index,
+                shape=settings.shape,
+                scaling=scaling,
+                valid=valid,
+                lengths=lengths,
+            )
+            counts = kept.sum(dim=-1).cpu()
+            if torch.equal(counts, self.kept):
+                kept = None
+            else:
+                self.kept = counts
+                if context is not None:
+                    kept = context.kept_of_prompt(kept)
+                    again = attend_to_kept(query, keys, values, mask, kept, context.question, scaling)
+        if kept is None:
+            if not settings.static:
+                return None
+            kept = keys.new_ones(keys.shape[:3], dtype=torch.bool)
+            if whole is not None:
+                kept &= whole[:, None]
+        self.storage = FlatStorage.from_dense(
+            keys, values, kept, settings.max_new_tokens, settings.backend, settings.static
+        )
         self.keys = self.values = None
+        if settings.static:
+            self._prompt = torch.tensor(seen, device=self.device)
+            torch._dynamo.mark_static_address(self._prompt)
         return again
 
+    @property
+    def is_compileable(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether decode steps can be compiled."""
+        return self.settings.static
+
+    def _held(self) -> int:
+        """Tokens of the full K and V."""
+        return 0 if self.keys is None else self.keys.shape[2]
+
     def get_seq_length(self) -> int:
-        """Tokens seen, padding and evicted ones included: positions count on."""
-        return self._seen
+        """Tokens seen, padding and evicted ones included: positions count on.
+
+        Where steps are compiled it is a number on the device, as `StaticLayer`'s is.
+        """
+        if self.storage is None:
+            return self._held()
+        before = self.prompt_tokens if self._prompt is None else self._prompt
+        return before + self.storage.appended  # pyright: ignore
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Length and offset of the mask's key axis: all tokens ever seen."""
-        return self._seen + query_length, 0
+        """Length and offset of the mask's key axis: all tokens ever seen; of a static cache, the slack."""
+        if self._prompt is not None:
+            assert self.storage is not None
+            assert self.prompt_tokens is not None
+            return self.storage.slack, self.prompt_tokens
+        return self.get_seq_length() + query_length, 0
 
     def get_max_length(self) -> int:
         """-1: no limit."""
@@ -186,7 +232,7 @@ class RaggedLayer(HeldLayer):
 
     def tensors(self) -> list[Tensor]:
         """Every tensor that this layer keeps alive."""
-        held = [self.keys, self.values, self._window_queries]
+        held = [self.keys, self.values, self._window_queries, self._prompt]
         stored = [] if self.storage is None else self.storage.tensors()
         return stored + [tensor for tensor in held if tensor is not None]
 
@@ -201,7 +247,7 @@ class RaggedLayer(HeldLayer):
         if keys is None or values is None:
             return 0
         entry = keys.shape[-1] * keys.element_size() + values.shape[-1] * values.element_size()
-        return self._rows * self.settings.shape.num_key_value_heads * self._seen * entry
+        return self._rows * self.settings.shape.num_key_value_heads * int(self.get_seq_length()) * entry
 
     def select_rows(self, rows: Tensor) -> None:
         """Keep the given batch rows, in this order; a row may come several times."""
@@ -242,16 +288,17 @@ class RaggedLayer(HeldLayer):
         ValueError
             When it would cut into the prompt.
         """
-        count = -tokens_to_remove if tokens_to_remove <= 0 else max(0, self._seen - tokens_to_remove)
+        seen = int(self.get_seq_length())
+        count = -tokens_to_remove if tokens_to_remove <= 0 else max(0, seen - tokens_to_remove)
         if count == 0:
             return
-        after = self._seen - (self._seen if self.prompt_tokens is None else self.prompt_tokens)
+        after = seen - (seen if self.prompt_tokens is None else self.prompt_tokens)
         if count > after:
             raise ValueError(
                 f"RaggedCache cannot remove {count} tokens, only {after} came after the prompt (assisted "
                 "decoding is not supported)"
             )
-        self._seen -= count
+        self._cropped = True
         if self.storage is not None:
             self.storage.crop(count)
         elif self.keys is not None and self.values is not None:
@@ -268,19 +315,22 @@ class RaggedLayer(HeldLayer):
                 f"this RaggedCache holds {self._rows} rows and was given {rows}: for a new prompt call "
                 "cache.reset() or make a new cache"
             )
+        if self.storage is not None and tokens == 1:
+            return  # a compiled step asks nothing that differs between prompts, nor waits for the device
         declared = self.settings.prompt_length
         if self.prompt_tokens is not None:
-            self._decoding |= tokens == 1
-            if self.settings.method.evicts and not self._decoding:
+            if tokens == 1 or not self.settings.method.evicts or self._cropped:
+                return
+            if int(self.get_seq_length()) == self.prompt_tokens:
                 raise ValueError(
                     f"{tokens} more tokens after the prompt was compressed, before any was generated: for a "
                     "new prompt call cache.reset() or make a new cache; for a prompt in chunks give "
                     "prompt_length"
                 )
-        elif declared is None and self._seen:
+        elif declared is None and self._held():
             raise RuntimeError(
                 'the attention of the prompt did not run through "sparsemm", so nothing could be compressed: '
                 'load the model with attn_implementation={"text_config": "sparsemm"}'
             )
-        elif declared is not None and self._seen + tokens > declared:
-            raise ValueError(f"the prompt has {self._seen + tokens} tokens, prompt_length says {declared}")
+        elif declared is not None and self._held() + tokens > declared:
+            raise ValueError(f"the prompt has {self._held() + tokens} tokens, prompt_length says {declared}")

@@ -7,8 +7,13 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-Backend = Literal["grouped", "loop", "padded", "triton"]
+Backend = Literal["grouped", "loop", "padded", "triton", "torch_varlen", "flash_attn"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
+VARLEN: tuple[Backend, ...] = ("torch_varlen", "flash_attn")
+"""Variable-length attention of libraries."""
+
+BY_SEGMENT: tuple[Backend, ...] = ("triton", *VARLEN)
+"""Backends that read each segment where it lies: they need no groups, and no padding."""
 
 # One more group costs a handful of small operations: taken as the time to read this many stored numbers of
 # K and V. What it leads to: tests/cache/decode_benchmark.py.
@@ -31,26 +36,29 @@ class Group:
         First slot of the group.
     capacity
         Slots of each segment: width plus the slack for appended tokens.
+    count
+        Segments.
     """
 
     segments: NDArray[np.int64]
     width: int
     offset: int
     capacity: int
+    count: int
 
     @property
     def end(self) -> int:
         """First slot after the group."""
-        return self.offset + len(self.segments) * self.capacity
+        return self.offset + self.count * self.capacity
 
 
 def partition(lengths: NDArray[np.int64], entry_size: int, backend: Backend) -> list[NDArray[np.int64]]:
     """Divide segments into groups whose members are padded to the longest of them.
 
-    ``loop`` and ``triton`` give every segment its own group, ``padded`` one group to all. ``grouped`` starts
-    with one group and splits where a split saves most padding, as long as that costs less time than the
-    padding did, or as long as the padding is more than a quarter of the entries: nearly equal heads end in
-    one group, very unequal ones in many.
+    ``padded`` gives one group to all; every other backend but ``grouped`` gives each segment its own.
+    ``grouped`` starts with one group and splits where a split saves most padding, as long as that costs less
+    time than the padding did, or as long as the padding is more than a quarter of the entries: nearly equal
+    heads end in one group, very unequal ones in many.
 
     Parameters
     ----------
@@ -67,7 +75,7 @@ def partition(lengths: NDArray[np.int64], entry_size: int, backend: Backend) -> 
         Segment numbers of each group, ascending; together every segment once.
     """
     count = len(lengths)
-    if backend in ("loop", "triton"):
+    if backend == "loop" or backend in BY_SEGMENT:
         return [np.array([segment]) for segment in range(count)]
     if backend == "padded":
         return [np.arange(count)]
@@ -107,7 +115,7 @@ def lay_out(lengths: NDArray[np.int64], slack: int, entry_size: int, backend: Ba
     offset = 0
     for segments in partition(lengths, entry_size, backend):
         width = int(lengths[segments].max())
-        groups.append(Group(segments, width, offset, width + slack))
+        groups.append(Group(segments, width, offset, width + slack, len(segments)))
         offset = groups[-1].end
     return groups
 

@@ -5,8 +5,8 @@ from transformers import PretrainedConfig
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from sparsemm.cache import stats
-from sparsemm.cache.backbone import model_shape, stock_layers, with_held
-from sparsemm.cache.checks import check_backend, text_config
+from sparsemm.cache.backbone import model_shape, static_form, stock_layers, with_held
+from sparsemm.cache.checks import check_backend, check_static, text_config
 from sparsemm.cache.head_mask import HeadMask, MaskMode
 from sparsemm.cache.layer import RaggedLayer
 from sparsemm.cache.layout import Backend
@@ -47,13 +47,18 @@ class RaggedCache(Cache):
         How generated tokens attend: "grouped" pads heads of similar length to each other, by cost; "loop"
         takes head by head; "padded" pads all heads of a layer to its longest; "triton" reads every head's
         entries in chunks of one size, with no padding, by a kernel for GPUs that needs the package triton
-        (under TRITON_INTERPRET=1 on the CPU too, for tests). None: "grouped".
+        (under TRITON_INTERPRET=1 on the CPU too, for tests); "torch_varlen" and "flash_attn" do with the
+        functions of torch and of the package flash-attn, on GPUs, in float16 and bfloat16. None: "grouped".
+    static
+        Whether decode steps can be compiled: all sizes stay as they are after the prompt, and what changes in
+        a step changes on the device. Needs `max_new_tokens`, and takes no more. ``generate`` then compiles
+        by itself on a GPU, as it does with transformers' `StaticCache`.
 
     Raises
     ------
     ValueError
         When the model's text attention is not "sparsemm", no layer can be compressed, the model needs
-        what eviction does not support, or the backend cannot run here.
+        what eviction does not support, the backend cannot run here, or a static cache cannot be made.
 
     Examples
     --------
@@ -74,6 +79,7 @@ class RaggedCache(Cache):
         head_mask_mode: MaskMode = "remove",
         question_tokens: QuestionTokens | None = None,
         backend: Backend | None = None,
+        static: bool = False,
     ) -> None:
         self._config = text_config(config)
         shape = model_shape(self._config)
@@ -84,6 +90,8 @@ class RaggedCache(Cache):
                 raise ValueError(f"{name} must be positive, got {count}")
         if question_tokens is not None and prompt_length is not None:
             raise ValueError("a prompt with question_tokens cannot come in chunks (prompt_length)")
+        if static:
+            check_static(max_new_tokens, backend)
         self.settings = Settings(
             method=method,
             shape=shape,
@@ -92,6 +100,7 @@ class RaggedCache(Cache):
             head_mask=HeadMask.checked(head_mask, head_mask_mode, shape),
             question_tokens=question_tokens,
             backend=backend or "grouped",
+            static=static,
         )
         super().__init__(layers=[*self._new_layers()])
 
@@ -117,4 +126,7 @@ class RaggedCache(Cache):
         self.layers = [*self._new_layers()]
 
     def _new_layers(self) -> list[CacheLayerMixin]:
-        return with_held(stock_layers(self._config), lambda index: RaggedLayer(index, self.settings))
+        stock = stock_layers(self._config)
+        if self.settings.static:
+            stock = [static_form(layer) for layer in stock]
+        return with_held(stock, lambda index: RaggedLayer(index, self.settings))

@@ -10,6 +10,11 @@ from sparsemm.cache.layout import Backend
 from sparsemm.cache.question import Context, QuestionTokens, question_lengths, refuse_prefix
 from sparsemm.methods import KVMethod, ModelShape, prompt_lengths
 
+NOT_REACHED = (
+    "the attention mask does not reach the newest tokens: for a new prompt call cache.reset() or make a new "
+    "cache; for another turn the mask must cover the earlier ones"
+)
+
 
 @dataclass
 class Settings:
@@ -22,6 +27,7 @@ class Settings:
     head_mask: HeadMask | None
     question_tokens: QuestionTokens | None
     backend: Backend
+    static: bool
     masks: "MaskReader" = field(default_factory=lambda: MaskReader())
 
 
@@ -56,7 +62,7 @@ class MaskReader:
         if mask is None:
             return None, torch.full((batch,), seen)
         if self._prompt is None or self._prompt_mask is not mask:
-            valid = _checked(mask, batch, seen)[:, -1]  # the last token sees all that is not padding
+            valid = checked_mask(mask, batch, seen)[:, -1]  # the last token sees all that is not padding
             lengths = prompt_lengths(valid)
             if not bool(lengths.all()):
                 raise ValueError(
@@ -119,12 +125,9 @@ class MaskReader:
         if mask is None:
             return None
         if self._turn_mask is not mask or self._turn_seen != seen:
-            visible = _checked(mask, batch, seen)[:, :, prompt:]
+            visible = checked_mask(mask, batch, seen)[:, :, prompt:]
             if not bool(visible[:, -1, -1].any()):
-                raise ValueError(
-                    "the attention mask does not reach the newest tokens: for a new prompt call "
-                    "cache.reset() or make a new cache; for another turn the mask must cover the earlier ones"
-                )
+                raise ValueError(NOT_REACHED)
             self._turn = None if bool(visible.all()) else visible
             self._turn_mask, self._turn_seen = mask, seen
         return self._turn
@@ -134,7 +137,7 @@ class MaskReader:
         self.__init__()
 
 
-def _checked(mask: Tensor, batch: int, seen: int) -> Tensor:
+def checked_mask(mask: Tensor, batch: int, seen: int) -> Tensor:
     """Return a 4-d mask without its head axis, [B, q, seen], or say why it cannot be used."""
     if mask.dtype != torch.bool:
         raise ValueError(f"RaggedCache needs a boolean attention mask, got {mask.dtype} (a position bias?)")

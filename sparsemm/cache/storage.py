@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sparsemm.cache.chunks import Chunks
-from sparsemm.cache.layout import Backend, Group, lay_out, slots_of
+from sparsemm.cache.layout import BY_SEGMENT, VARLEN, Backend, Group, lay_out, slots_of
 
 # Slots for appended tokens when nobody said how many will come; afterwards the slack doubles.
 DEFAULT_SLACK = 16
@@ -23,6 +23,9 @@ class FlatStorage:
     The slack behind it takes the next ones. Lengths and starts are host arrays, so that decoding never
     waits for the device.
 
+    A static storage never moves, and what changes in a step changes on the device: so that a compiled step
+    holds for all of them.
+
     Parameters
     ----------
     keys, values
@@ -34,15 +37,19 @@ class FlatStorage:
         padding.
     indices
         For each group the segment numbers on the device; None where it holds all segments in natural order.
-        Backend "triton" reads segments, not groups, and has none.
+        Backends that read segments, not groups, have none.
     chunks
-        What it reads instead; None for the other backends.
-    starts, lengths
-        First slot and number of entries of each segment (batch row * KV heads + KV head).
-    ends
-        Slot of each segment's next token, on the device.
-    appended, slack
-        Tokens appended to each segment so far, and how many fit in all.
+        What "triton" reads instead; None for the other backends.
+    begins
+        First slot of each segment on the device, which `varlen` reads; None for the other backends.
+    starts, kept
+        First slot and number of prompt entries of each segment (batch row * KV heads + KV head).
+    stops
+        Slot behind each segment's prompt entries, on the device.
+    appended
+        Tokens appended to each segment so far: an int, or, for a static storage, one on the device, int64 [].
+    slack
+        How many fit in all.
     heads
         KV heads.
     backend
@@ -55,17 +62,39 @@ class FlatStorage:
     biases: list[Tensor | None]
     indices: list[Tensor | None]
     chunks: Chunks | None
+    begins: Tensor | None
     starts: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-    ends: Tensor
-    appended: int
+    kept: NDArray[np.int64]
+    stops: Tensor
+    appended: int | Tensor
     slack: int
     heads: int
     backend: Backend
 
+    @property
+    def static(self) -> bool:
+        """Whether a compiled step may work on it."""
+        return isinstance(self.appended, Tensor)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Entries of each segment; for a static storage this waits for the device."""
+        return self.kept + int(self.appended)
+
+    @property
+    def ends(self) -> Tensor:
+        """Slot of each segment's next token, on the device."""
+        return self.stops + self.appended
+
     @classmethod
     def from_dense(
-        cls, keys: Tensor, values: Tensor, kept: Tensor, slack: int | None, backend: Backend
+        cls,
+        keys: Tensor,
+        values: Tensor,
+        kept: Tensor,
+        slack: int | None,
+        backend: Backend,
+        static: bool = False,
     ) -> "FlatStorage":
         """Copy the kept entries out of a full cache.
 
@@ -79,55 +108,78 @@ class FlatStorage:
             Tokens that will be appended; None for a small default. More than these are taken too, by moving.
         backend
             Name of the layout's policy.
+        static
+            Whether a compiled step will work on it; it takes no more than `slack`.
         """
         lengths = kept.sum(-1).flatten().cpu().numpy()
         slack = DEFAULT_SLACK if slack is None else slack
-        storage = cls._allocate(keys, values, lengths, 0, slack, keys.shape[1], backend)
+        appended = torch.zeros((), dtype=torch.long, device=keys.device) if static else 0
+        storage = cls._allocate(keys, values, lengths, appended, slack, keys.shape[1], backend)
         storage._copy(keys.flatten(0, 2), values.flatten(0, 2), kept.flatten().nonzero().squeeze(-1))
         return storage
 
     def append(self, key: Tensor, value: Tensor) -> None:
         """Append q tokens to every segment, [B, KV heads, q, head_dim]: one indexed write each for K, V."""
         tokens = key.shape[2]
-        if self.appended + tokens > self.slack:
-            self._become(self.take(None, slack=self.appended + max(tokens, self.appended, DEFAULT_SLACK)))
+        self.make_room(tokens)
         slots = self.ends
         if tokens > 1:
             slots = (slots[:, None] + torch.arange(tokens, device=slots.device)).flatten()
         self.keys.index_copy_(0, slots, key.reshape(-1, key.shape[-1]))
         self.values.index_copy_(0, slots, value.reshape(-1, value.shape[-1]))
-        self._shift(tokens)
+        self.shift(tokens)
+
+    def make_room(self, tokens: int) -> None:
+        """Move to where so many more tokens fit, if they do not; a static storage never moves."""
+        if isinstance(self.appended, int) and self.appended + tokens > self.slack:
+            self._become(self.take(None, slack=self.appended + max(tokens, self.appended, DEFAULT_SLACK)))
+
+    def check_room(self, tokens: int) -> None:
+        """Let the device raise RuntimeError where a static storage has no room for so many more tokens."""
+        torch._assert_async(  # pyright: ignore
+            self.appended + tokens <= self.slack,
+            f"this static RaggedCache has room for {self.slack} tokens after the prompt: give a larger "
+            "max_new_tokens; for a new prompt call cache.reset()",
+        )
+
+    def shift(self, tokens: int) -> None:
+        """Count tokens that were written behind each segment's last."""
+        self.appended += tokens  # a tensor is changed where it lies
 
     def crop(self, tokens: int) -> None:
         """Forget the last appended tokens."""
         if tokens > self.appended:
-            raise ValueError(f"cannot remove {tokens} tokens: only {self.appended} came after the prompt")
-        self._shift(-tokens)
+            raise ValueError(
+                f"cannot remove {tokens} tokens: only {int(self.appended)} came after the prompt"
+            )
+        self.shift(-tokens)
 
     def take(self, rows: Tensor | None, slack: int | None = None) -> "FlatStorage":
         """Copy chosen batch rows (any number, repeats allowed; None for all) into a layout of their own."""
-        segments = np.arange(len(self.lengths))
+        segments = np.arange(len(self.kept))
         if rows is not None:
             segments = segments.reshape(-1, self.heads)[rows.cpu().numpy()].flatten()
-        lengths = self.lengths[segments]
         slack = self.slack if slack is None else slack
+        appended = self.appended.clone() if isinstance(self.appended, Tensor) else self.appended
         taken = self._allocate(
-            self.keys, self.values, lengths - self.appended, self.appended, slack, self.heads, self.backend
+            self.keys, self.values, self.kept[segments], appended, slack, self.heads, self.backend
         )
-        source = torch.from_numpy(slots_of(self.starts[segments], lengths)).to(self.keys.device)
+        source = slots_of(self.starts[segments], taken.lengths)
+        source = torch.from_numpy(source).to(self.keys.device)
         taken._copy(self.keys, self.values, source)
         return taken
 
     def slack_bytes(self) -> int:
         """Bytes of the slots that no token was written to yet."""
         entry = sum(tensor.shape[-1] * tensor.element_size() for tensor in (self.keys, self.values))
-        return len(self.lengths) * (self.slack - self.appended) * entry
+        return len(self.kept) * (self.slack - int(self.appended)) * entry
 
     def tensors(self) -> list[Tensor]:
         """Every tensor that the storage keeps alive."""
-        extra = [tensor for tensor in (*self.biases, *self.indices) if tensor is not None]
+        extra = (*self.biases, *self.indices, self.begins, self.appended)
         listed = [] if self.chunks is None else self.chunks.tensors()
-        return [self.keys, self.values, self.ends, *extra, *listed]
+        held = [tensor for tensor in extra if isinstance(tensor, Tensor)]
+        return [self.keys, self.values, self.stops, *held, *listed]
 
     @classmethod
     def _allocate(
@@ -135,7 +187,7 @@ class FlatStorage:
         keys: Tensor,
         values: Tensor,
         kept: NDArray[np.int64],
-        appended: int,
+        appended: int | Tensor,
         slack: int,
         heads: int,
         backend: Backend,
@@ -145,42 +197,42 @@ class FlatStorage:
         starts = np.empty_like(kept)
         biases: list[Tensor | None] = []
         indices: list[Tensor | None] = []
-        by_chunk = backend == "triton"
+        static = isinstance(appended, Tensor)
         for group in groups:
             padding = group.width - kept[group.segments]
             starts[group.segments] = group.offset + np.arange(len(group.segments)) * group.capacity + padding
-            if not by_chunk:
+            if backend not in BY_SEGMENT:
                 natural = len(groups) == 1
                 indices.append(None if natural else torch.from_numpy(group.segments).to(keys.device))
             biases.append(_padding_bias(padding, group.capacity, keys) if padding.any() else None)
         # Zeros, since a slot of the padding is multiplied by a weight of zero, and garbage may be NaN.
         slots = groups[-1].end
-        return cls(
+        storage = cls(
             keys=keys.new_zeros(slots, keys.shape[-1]),
             values=values.new_zeros(slots, values.shape[-1]),
             groups=groups,
             biases=biases,
             indices=indices,
-            chunks=Chunks.of(starts, kept + slack, keys.device) if by_chunk else None,
+            chunks=Chunks.of(starts, kept + slack, keys.device, static) if backend == "triton" else None,
+            begins=torch.from_numpy(starts).to(keys.device) if backend in VARLEN else None,
             starts=starts,
-            lengths=kept + appended,
-            ends=torch.from_numpy(starts + kept + appended).to(keys.device),
+            kept=kept,
+            stops=torch.from_numpy(starts + kept).to(keys.device),
             appended=appended,
             slack=slack,
             heads=heads,
             backend=backend,
         )
+        if static:  # else CUDA graphs would copy all of it in every step
+            for tensor in storage.tensors():
+                torch._dynamo.mark_static_address(tensor)
+        return storage
 
     def _copy(self, keys: Tensor, values: Tensor, source: Tensor) -> None:
         """Fill all segments from the `source` slots of other flat tensors."""
         slots = torch.from_numpy(slots_of(self.starts, self.lengths)).to(source.device)
         self.keys[slots] = keys[source]
         self.values[slots] = values[source]
-
-    def _shift(self, tokens: int) -> None:
-        self.appended += tokens
-        self.lengths += tokens
-        self.ends += tokens
 
     def _become(self, other: "FlatStorage") -> None:
         self.__dict__.update(other.__dict__)

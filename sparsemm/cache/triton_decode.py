@@ -17,14 +17,18 @@ TILE_BYTES = 16_384  # of K, and as much of V, in a processor's shared memory at
 ROW_TILE = 16  # least rows of a matrix product
 MOST_ROWS = 32  # of 64, float32 and head_dim 256 would not fit the shared memory of a small GPU
 PART_TILE = 16
+NEW_TILE = 16  # least that a matrix product takes
 
 
-@torch.library.custom_op("sparsemm::ragged_decode", mutates_args=())
+@torch.library.custom_op("sparsemm::ragged_decode", mutates_args=("keys", "values"))
 def ragged_decode(
     query: Tensor,
+    new_keys: Tensor,
+    new_values: Tensor,
     keys: Tensor,
     values: Tensor,
     starts: Tensor,
+    stops: Tensor,
     ends: Tensor,
     listed: Tensor,
     firsts: Tensor,
@@ -32,22 +36,27 @@ def ragged_decode(
     scaling: float,
     visible: Tensor | None,
 ) -> Tensor:
-    """Attend from each segment's query rows to its entries.
+    """Attend from each segment's query rows to its entries and to new ones, which are written behind them.
 
     Parameters
     ----------
     query
         Shape [segments, rows, head_dim]; with `visible`, row ``r`` is of token ``r % q``.
+    new_keys, new_values
+        K and V that the storage does not hold yet, shapes [segments, new tokens, head_dim] and
+        [segments, new tokens, value head_dim].
     keys, values
         Flat, shapes [slots, head_dim] and [slots, value head_dim].
-    starts, ends
-        First slot of each segment, and the one behind its last entry, int64 [segments].
+    starts, stops, ends
+        First slot of each segment, the one behind its prompt entries, and the one behind its last entry,
+        where the new ones go; int64 [segments].
     listed, firsts, size
         The work list: see `Chunks`.
     scaling
         Factor of the dot products.
     visible
-        Which appended tokens each query sees, bool [B, q, appended]; None for all.
+        Which appended tokens each query sees, the new ones included, bool [B, q, at least as many as there
+        are]; None for all.
 
     Returns
     -------
@@ -56,6 +65,7 @@ def ragged_decode(
     """
     kernels: Any = import_module("sparsemm.cache.triton_kernels")
     segments, rows, head_dim = query.shape
+    new = new_keys.shape[1]
     value_dim = values.shape[1]
     partial = query.new_empty(len(listed), rows, value_dim, dtype=torch.float32)
     sums = query.new_empty(len(listed), rows, dtype=torch.float32)
@@ -65,12 +75,13 @@ def ragged_decode(
     slot_tile = TILE_BYTES // (max(key_tile, value_tile) * keys.element_size())
     # The interpreter would multiply the bit patterns of bfloat16.
     operand = "float32" if triton_interpreted() else str(keys.dtype).removeprefix("torch.")
-    tokens, appended = (1, 0) if visible is None else visible.shape[1:]
+    tokens, columns = (1, 0) if visible is None else visible.shape[1:]
     with torch.cuda.device_of(query):
         kernels.attend_chunk[len(listed), -(-rows // row_tile)](
-            *(query.contiguous(), keys, values, starts, ends, listed),
-            None if visible is None else visible.to(torch.uint8).contiguous(),
-            *(partial, sums, scaling * math.log2(math.e), rows, tokens, appended),
+            *(query.contiguous(), new_keys.contiguous(), new_values.contiguous(), keys, values),
+            *(starts, stops, ends, listed),
+            None if visible is None else visible.contiguous().view(torch.uint8),
+            *(partial, sums, scaling * math.log2(math.e), rows, new, tokens, columns),
             segments if visible is None else segments // len(visible),
             HEAD_DIM=head_dim,
             VALUE_DIM=value_dim,
@@ -78,12 +89,13 @@ def ragged_decode(
             VALUE_TILE=value_tile,
             ROW_TILE=row_tile,
             SLOT_TILE=min(size, max(16, slot_tile)),
+            NEW_TILE=NEW_TILE,
             CHUNK=size,
             OPERAND=getattr(kernels.tl, operand),
             num_stages=2,
         )
         kernels.merge_chunks[segments, rows](
-            *(partial, sums, starts, ends, firsts, merged, rows),
+            *(partial, sums, starts, ends, firsts, merged, rows, new),
             VALUE_DIM=value_dim,
             VALUE_TILE=value_tile,
             PART_TILE=PART_TILE,
@@ -95,9 +107,12 @@ def ragged_decode(
 @ragged_decode.register_fake
 def _(
     query: Tensor,
+    new_keys: Tensor,
+    new_values: Tensor,
     keys: Tensor,
     values: Tensor,
     starts: Tensor,
+    stops: Tensor,
     ends: Tensor,
     listed: Tensor,
     firsts: Tensor,

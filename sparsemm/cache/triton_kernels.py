@@ -13,9 +13,12 @@ import triton.language as tl
 @triton.jit
 def attend_chunk(
     query,
+    new_keys,
+    new_values,
     keys,
     values,
     starts,
+    stops,
     ends,
     chunks,
     visible,
@@ -23,8 +26,9 @@ def attend_chunk(
     sums,
     scaling,
     rows,
+    new,
     tokens,
-    appended,
+    columns,
     heads,
     HEAD_DIM: tl.constexpr,
     VALUE_DIM: tl.constexpr,
@@ -32,66 +36,75 @@ def attend_chunk(
     VALUE_TILE: tl.constexpr,
     ROW_TILE: tl.constexpr,
     SLOT_TILE: tl.constexpr,
+    NEW_TILE: tl.constexpr,
     CHUNK: tl.constexpr,
     OPERAND: tl.constexpr,
 ):
-    """Attend from one tile of a segment's query rows to one chunk of its entries.
+    """Attend from one tile of a segment's query rows to one chunk of its entries, and write the new ones.
 
-    Writes the softmax over the chunk alone (`partial`) and the base-2 logarithm of its sum (`sums`).
+    Gives the softmax over the chunk alone (`partial`) and the base-2 logarithm of its sum (`sums`).
     """
     work = tl.program_id(0).to(tl.int64)
     segment = tl.load(chunks + 2 * work).to(tl.int64)
     first = tl.load(chunks + 2 * work + 1) * CHUNK
     start = tl.load(starts + segment)
-    length = (tl.load(ends + segment) - start).to(tl.int32)
+    kept = (tl.load(stops + segment) - start).to(tl.int32)
+    known = (tl.load(ends + segment) - start).to(tl.int32)  # entries that lie in the storage
+    length = known + new
     if first < length:  # chunks of the slack wait for the tokens to come
         last = tl.minimum(first + CHUNK, length)
         row = tl.program_id(1) * ROW_TILE + tl.arange(0, ROW_TILE)
         key_column = tl.arange(0, KEY_TILE)
         value_column = tl.arange(0, VALUE_TILE)
-        row_of = segment * rows + row
         queries = tl.load(
-            query + row_of[:, None] * HEAD_DIM + key_column[None, :],
+            query + (segment * rows + row)[:, None] * HEAD_DIM + key_column[None, :],
             mask=(row[:, None] < rows) & (key_column[None, :] < HEAD_DIM),
             other=0.0,
         ).to(OPERAND)
+        # Where each row's columns of `visible` begin; rows past the last one see what that one sees.
+        seen_from = ((segment // heads) * tokens + tl.minimum(row, rows - 1) % tokens) * columns
         highest = tl.full([ROW_TILE], float("-inf"), tl.float32)
         total = tl.zeros([ROW_TILE], tl.float32)
         output = tl.zeros([ROW_TILE, VALUE_TILE], tl.float32)
-        for entry in range(first, last, SLOT_TILE):
+        stored = tl.minimum(last, known)
+        for entry in range(first, stored, SLOT_TILE):
             entries = entry + tl.arange(0, SLOT_TILE)
-            used = entries < last
+            used = entries < stored
             slot = start + entries
             key = tl.load(
                 keys + slot[None, :] * HEAD_DIM + key_column[:, None],
                 mask=used[None, :] & (key_column[:, None] < HEAD_DIM),
                 other=0.0,
             ).to(OPERAND)
-            scores = tl.dot(queries, key, input_precision="ieee") * scaling
-            seen = used[None, :]
-            if visible is not None:
-                place = entries - (length - appended)  # among the appended tokens
-                allowed = tl.load(
-                    visible
-                    + ((segment // heads) * tokens + row % tokens)[:, None] * appended
-                    + place[None, :],
-                    mask=(row[:, None] < rows) & used[None, :] & (place[None, :] >= 0),
-                    other=1,
-                )
-                seen = seen & (allowed != 0)
-            scores = tl.where(seen, scores, float("-inf"))
-            peak = tl.maximum(highest, tl.max(scores, 1))
-            base = tl.where(peak == float("-inf"), 0.0, peak)  # a row may see nothing of a chunk
-            shrink = tl.exp2(highest - base)
-            weights = tl.exp2(scores - base[:, None])
+            seen = sees(visible, seen_from, entries - kept, used)
             value = tl.load(
                 values + slot[:, None] * VALUE_DIM + value_column[None, :],
                 mask=used[:, None] & (value_column[None, :] < VALUE_DIM),
                 other=0.0,
             ).to(OPERAND)
-            total = total * shrink + tl.sum(weights, 1)
-            output = output * shrink[:, None] + tl.dot(weights.to(value.dtype), value, input_precision="ieee")
-            highest = peak
+            highest, total, output = attend_tile(queries, key, value, seen, scaling, highest, total, output)
+        for entry in range(tl.maximum(first, known), last, NEW_TILE):
+            entries = entry + tl.arange(0, NEW_TILE)
+            used = entries < last
+            slot = start + entries
+            place = segment * new + entries - known
+            key_mask = used[None, :] & (key_column[:, None] < HEAD_DIM)
+            new_key = tl.load(
+                new_keys + place[None, :] * HEAD_DIM + key_column[:, None], mask=key_mask, other=0.0
+            )
+            value_mask = used[:, None] & (value_column[None, :] < VALUE_DIM)
+            new_value = tl.load(
+                new_values + place[:, None] * VALUE_DIM + value_column[None, :], mask=value_mask, other=0.0
+            )
+            if tl.program_id(1) == 0:  # no tile of rows reads here what another one writes
+                tl.store(keys + slot[None, :] * HEAD_DIM + key_column[:, None], new_key, mask=key_mask)
+                tl.store(
+                    values + slot[:, None] * VALUE_DIM + value_column[None, :], new_value, mask=value_mask
+                )
+            seen = sees(visible, seen_from, entries - kept, used)
+            highest, total, output = attend_tile(
+                queries, new_key.to(OPERAND), new_value.to(OPERAND), seen, scaling, highest, total, output
+            )
         divisor = tl.where(total == 0.0, 1.0, total)
         tl.store(
             partial + (work * rows + row)[:, None] * VALUE_DIM + value_column[None, :],
@@ -99,6 +112,31 @@ def attend_chunk(
             mask=(row[:, None] < rows) & (value_column[None, :] < VALUE_DIM),
         )
         tl.store(sums + work * rows + row, highest + tl.log2(divisor), mask=row < rows)
+
+
+@triton.jit
+def sees(visible, seen_from, column, used):
+    """Which entries a row sees: those in use, less the appended ones that `visible` hides from it."""
+    seen = used[None, :]
+    if visible is not None:
+        mask = (seen_from[:, None] >= 0) & (used & (column >= 0))[None, :]
+        allowed = tl.load(visible + seen_from[:, None] + column[None, :], mask=mask, other=1)
+        seen = seen & (allowed != 0)
+    return seen
+
+
+@triton.jit
+def attend_tile(queries, key, value, seen, scaling, highest, total, output):
+    """Join a tile of entries to a softmax: its peak, the sum of its weights and the weighed values so far."""
+    scores = tl.dot(queries, key, input_precision="ieee") * scaling
+    scores = tl.where(seen, scores, float("-inf"))
+    peak = tl.maximum(highest, tl.max(scores, 1))
+    base = tl.where(peak == float("-inf"), 0.0, peak)  # a row may see nothing of a chunk
+    shrink = tl.exp2(highest - base)
+    weights = tl.exp2(scores - base[:, None])
+    total = total * shrink + tl.sum(weights, 1)
+    output = output * shrink[:, None] + tl.dot(weights.to(value.dtype), value, input_precision="ieee")
+    return peak, total, output
 
 
 @triton.jit
@@ -110,6 +148,7 @@ def merge_chunks(
     firsts,
     merged,
     rows,
+    new,
     VALUE_DIM: tl.constexpr,
     VALUE_TILE: tl.constexpr,
     PART_TILE: tl.constexpr,
@@ -118,7 +157,7 @@ def merge_chunks(
     """Merge the chunks of one query row: their outputs, weighed by their sums."""
     segment = tl.program_id(0).to(tl.int64)
     row = tl.program_id(1)
-    length = (tl.load(ends + segment) - tl.load(starts + segment)).to(tl.int32)
+    length = (tl.load(ends + segment) - tl.load(starts + segment)).to(tl.int32) + new
     count = tl.cdiv(length, CHUNK)
     first = tl.load(firsts + segment).to(tl.int64)
     column = tl.arange(0, VALUE_TILE)

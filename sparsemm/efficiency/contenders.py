@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pkgutil import resolve_name
 from typing import Any, Literal
 
 from torch import Tensor
@@ -12,14 +13,9 @@ from transformers.cache_utils import StaticLayer
 
 from sparsemm.cache import ATTENTION_NAME, BACKENDS, RaggedCache
 from sparsemm.cache.layer import RaggedLayer
-from sparsemm.configs import InputError, nearest
+from sparsemm.configs import InputError, names, nearest, read
 from sparsemm.efficiency.backbone import Backbone
-from sparsemm.methods import AdaKV, FullKV, KVMethod, PyramidKV, RandomHeads, SnapKV, SparseMM
-
-METHODS: dict[str, type[Any]] = {
-    method.name: method for method in (SnapKV, PyramidKV, AdaKV, SparseMM, RandomHeads)
-}
-"""Methods that benchmarks know, in their default forms; FullKV is always there."""
+from sparsemm.methods import FullKV, KVMethod
 
 Holding = Literal["dynamic", "static", "ragged"]
 
@@ -34,7 +30,7 @@ class Contender:
         What is kept.
     cache
         "dynamic" and "static": transformers' `DynamicCache` and `StaticCache` with its SDPA; "ragged":
-        `RaggedCache`.
+        `RaggedCache`, in its static form where steps are compiled.
     compiled
         Whether a decode step is compiled as ``generate`` compiles it: ``torch.compile`` with
         ``mode="reduce-overhead"``.
@@ -67,19 +63,30 @@ class Contender:
             return DynamicCache(config=config)
         if self.cache == "static":
             return StaticCache(config=config, max_cache_len=prompt_tokens + new_tokens)
-        return RaggedCache(config, self.method, max_new_tokens=new_tokens, backend=backend)
+        return RaggedCache(
+            config, self.method, max_new_tokens=new_tokens, backend=backend, static=self.compiled
+        )
 
 
 def contenders(methods: Sequence[KVMethod], compiled: bool) -> list[Contender]:
-    """FullKV in each of its forms, then the methods; what can be compiled comes in both ways if asked for."""
+    """FullKV in each of its forms, then the methods; compiled, too, if asked for, what can be compiled."""
     found = [Contender(FullKV(), "dynamic", False), Contender(FullKV(), "static", False)]
     if compiled:
         found.append(Contender(FullKV(), "static", True))
     for method in methods:
         found.append(Contender(method, "ragged", False))
-        if compiled and RaggedLayer.is_compileable is True:
+        if compiled:
             found.append(Contender(method, "ragged", True))
     return found
+
+
+def default_forms() -> dict[str, type[KVMethod]]:
+    """What benchmarks know by name: the methods whose file in ``eval_configs/method`` is their default form.
+
+    FullKV, which is always there, is not among them.
+    """
+    found = {name: resolve_name(read("method", name)["_target_"]) for name in names("method")}
+    return {name: method for name, method in found.items() if method.name == name and method.evicts}
 
 
 def check_names(methods: Iterable[Any], backend: Any) -> None:
@@ -90,22 +97,24 @@ def check_names(methods: Iterable[Any], backend: Any) -> None:
     InputError
         With the nearest ones.
     """
+    known = default_forms()
     for name in methods:
-        if name not in METHODS:
-            raise InputError(f"unknown method {name!r}; {nearest(name, METHODS)}")
+        if name not in known:
+            raise InputError(f"unknown method {name!r}; {nearest(name, known)}")
     if backend is not None and backend not in BACKENDS:
         raise InputError(f"unknown backend {backend!r}; {nearest(backend, BACKENDS)}")
 
 
 def methods_of(
-    names: Sequence[str], budgets: Sequence[int | float], window: int, head_scores: Callable[[], Any]
+    asked: Sequence[str], budgets: Sequence[int | float], window: int, head_scores: Callable[[], Any]
 ) -> list[KVMethod]:
     """Every method at every budget; `head_scores` is asked only if a method wants them."""
-    check_names(names, None)
+    check_names(asked, None)
     found: list[KVMethod] = []
-    for name in names:
-        more = {"head_scores": head_scores()} if name == SparseMM.name else {}
-        found += [METHODS[name](budget, window=window, **more) for budget in budgets]
+    for method in map(default_forms().__getitem__, asked):
+        wants = any(field.init and field.name == "head_scores" for field in fields(method))
+        more: dict[str, Any] = {"head_scores": head_scores()} if wants else {}
+        found += [method(budget, window=window, **more) for budget in budgets]
     return found
 
 
@@ -136,7 +145,7 @@ def held(cache: Cache, entry_bytes: int) -> Held:
     if isinstance(cache, RaggedCache):
         stats = cache.stats()
         heads = stats.realised_per_head.shape[0] * stats.realised_per_head.shape[2]
-        seen = cache.get_seq_length() * len(stats.prompt_tokens) * heads
+        seen = int(cache.get_seq_length()) * len(stats.prompt_tokens) * heads
         others = stats.full_kv_bytes - seen * entry_bytes  # of layers that are not compressed
         kept = int(stats.realised_per_head.sum()) * entry_bytes + others
         return Held(stats.kv_bytes, stats.slack_bytes, kept, stats.realised_budget)

@@ -8,7 +8,7 @@ memory are of.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -97,28 +97,33 @@ def measure(
 ) -> Measurement:
     """Measure all contenders in every round; `report` is called before each of them.
 
-    A contender that runs out of the device's memory has no samples, and says so; the others go on.
+    A contender that runs out of the device's memory, or whose steps cannot be compiled, has no samples, and
+    says so; the others go on.
     """
-    if any(rival.compiled for rival in rivals):
-        # Sizes of another group would make this one's graphs dynamic, which is slower, and use up the limit.
-        torch.compiler.reset()
-    with torch.no_grad(), only_new_objects_collected():
+    with ExitStack() as stack:
+        if any(rival.compiled for rival in rivals):
+            torch.compiler.reset()  # nothing of another group's graphs
+            # Every contender has sizes of its own, and shall have a graph for just these, as if alone. Past
+            # torch's limit it would have none, and run as if not compiled, unseen.
+            settings: Any = torch._dynamo.config
+            stack.enter_context(
+                settings.patch(
+                    automatic_dynamic_shapes=False, recompile_limit=1000, fail_on_recompile_limit_hit=True
+                )
+            )
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(only_new_objects_collected())
         bandwidth = copy_bandwidth(backbone.device)
         bench = Bench(backbone, plan)
         samples = [Samples() for _ in rivals]
         if backbone.device.type == "cuda":  # the first use of a kernel loads it: that counts for nothing
-            for rival in {rival.cache: rival for rival in rivals}.values():
-                with suppress(torch.OutOfMemoryError):
-                    bench.run(rival, Samples())
+            for rival in {(rival.cache, rival.compiled): rival for rival in rivals}.values():
+                bench.try_run(rival, Samples())
         for number in range(1, plan.rounds + 1):
             for rival, found in zip(rivals, samples, strict=True):
                 report(f"round {number}: {rival.label}")
-                if found.failed:
-                    continue
-                try:
-                    bench.run(rival, found)
-                except torch.OutOfMemoryError:
-                    found.failed = "out of memory"
+                if not found.failed:
+                    bench.try_run(rival, found)
     return Measurement(bandwidth, samples)
 
 
@@ -148,6 +153,18 @@ class Bench:
                     (kv_heads, plan.prompt_tokens),
                 )
             )  # pyright: ignore[reportAttributeAccessIssue]
+
+    def try_run(self, rival: Contender, found: Samples) -> None:
+        """One round of one contender, or why there is none."""
+        try:
+            self.run(rival, found)
+        except torch.OutOfMemoryError:
+            found.failed = "out of memory"
+        except Exception as error:
+            if not rival.compiled:
+                raise
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            found.failed = f"not compiled: {reason}"
 
     def run(self, rival: Contender, found: Samples) -> None:
         """One round of one contender."""

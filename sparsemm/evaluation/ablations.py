@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from pkgutil import resolve_name
 from typing import Any
 
 from sparsemm.configs import InputError, nearest
-from sparsemm.evaluation.methods import load_head_scores, one_a_seed, scores_label
+from sparsemm.evaluation.methods import load_head_scores, one_a_seed, scores_label, target_of
+from sparsemm.heads import HeadScores
 from sparsemm.heads.ablation import Ablation
 
 FRACTIONS = (0, 0.02, 0.05, 0.1, 0.2, 0.5)
@@ -54,8 +54,28 @@ def expand_ablations(config: Mapping[str, Any], fingerprint: str | None) -> list
         return [None]
     found: list[NamedAblation | None] = []
     for fraction in fractions(config):
-        found += [None] if fraction == 0 else _named(config, ablations, fraction, fingerprint)
+        named = [] if fraction == 0 else list(_named(config, ablations, fraction, fingerprint))
+        check_distinct(named)
+        found += named or [None]
     return found
+
+
+def check_distinct(named: Sequence[NamedAblation]) -> None:
+    """Refuse two configurations of one fraction that switch off the same: only one would be measured.
+
+    Raises
+    ------
+    InputError
+        Their names.
+    """
+    seen: dict[tuple[Any, ...], str] = {}
+    for one in named:
+        what = (type(one.rule), one.head_scores, *sorted(one.parameters().items()))
+        if seen.setdefault(what, one.name) != one.name:
+            raise InputError(
+                f"ablations {seen[what]} and {one.name} are the same (mode {one.rule.mode}): leave one out, "
+                f"or give it another mode (ablations.{one.name}.mode)"
+            )
 
 
 def fractions(config: Mapping[str, Any]) -> list[Any]:
@@ -95,7 +115,7 @@ def build_ablation(
     name: str,
     parameters: Mapping[str, Any],
     fraction: float,
-    head_scores: str | None,
+    head_scores: str | HeadScores | None,
     fingerprint: str | None = None,
 ) -> Ablation:
     """Make an ablation from its configuration.
@@ -108,8 +128,8 @@ def build_ablation(
         A file of ``ablation/``: ``_target_`` and the ablation's own parameters.
     fraction : float
         Share of all query heads.
-    head_scores : path or None
-        The file to use.
+    head_scores : path, HeadScores or None
+        The file to use, or what is in it.
     fingerprint : str, optional
         As in `expand_ablations`.
 
@@ -120,8 +140,8 @@ def build_ablation(
     ValueError
         A value that the ablation refuses.
     """
-    parameters = dict(parameters)
-    target = resolve_name(parameters.pop("_target_"))
+    target = target_of(parameters)
+    parameters = {key: value for key, value in parameters.items() if key != "_target_"}
     fields = [field.name for field in dataclasses.fields(target) if field.name != "fraction"]
     for key in parameters:
         if key not in fields:

@@ -19,7 +19,7 @@ def build_method(
     *,
     budget: float | None,
     window: int,
-    head_scores: str | Path | None = None,
+    head_scores: str | Path | HeadScores | None = None,
     fingerprint: str | None = None,
 ) -> KVMethod:
     """Make a method from its configuration.
@@ -32,7 +32,7 @@ def build_method(
         Nominal budget; may be None for a method that has none (FullKV).
     window : int
         Observation window of the model, in tokens; a ``window`` among the parameters wins.
-    head_scores : path, optional
+    head_scores : path or HeadScores, optional
         The model's head scores, used where the method wants some and its configuration names none.
     fingerprint : str, optional
         The model's, to refuse head scores that were measured on another one.
@@ -44,8 +44,8 @@ def build_method(
     ValueError
         A value that the method refuses.
     """
-    parameters = dict(parameters)
-    target = resolve_name(parameters.pop("_target_"))
+    target = target_of(parameters)
+    parameters = {name: value for name, value in parameters.items() if name != "_target_"}
     fields = {field.name: field for field in dataclasses.fields(target) if field.init}
     for name in parameters:
         if name not in fields:
@@ -62,7 +62,30 @@ def build_method(
     return target(**parameters)
 
 
-def load_head_scores(path: str | Path | None, user: str, fingerprint: str | None) -> HeadScores:
+def target_of(parameters: Mapping[str, Any]) -> type[Any]:
+    """The dataclass that a method's or an ablation's ``_target_`` names, wherever its module is.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    target = parameters.get("_target_")
+    if target is None:
+        raise InputError(f"a method or ablation needs a _target_, which {dict(parameters)} lacks")
+    try:
+        found = resolve_name(str(target))
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"_target_ {target!r} cannot be imported: {error}; "
+            "a module of your own must be found by Python (PYTHONPATH=FOLDER)"
+        ) from error
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+        raise InputError(f"_target_ {target!r} is no dataclass")
+    return found
+
+
+def load_head_scores(path: str | Path | HeadScores | None, user: str, fingerprint: str | None) -> HeadScores:
     """Head scores for a method or an ablation (`user`, for messages), checked to be of this model.
 
     Raises
@@ -75,6 +98,8 @@ def load_head_scores(path: str | Path | None, user: str, fingerprint: str | None
             f"{user} needs head scores and the model names none: "
             "give a file (model.head_scores=FILE) or measure them (sparsemm heads)"
         )
+    if isinstance(path, HeadScores):
+        return path
     scores = HeadScores.load(given_or_shipped(str(path)))
     if fingerprint is not None:
         try:

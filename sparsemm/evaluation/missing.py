@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any
 
+import numpy as np
 from huggingface_hub import snapshot_download
 from rich.console import Console
 
 from sparsemm.configs import InputError
 from sparsemm.evaluation import official, official_data
-from sparsemm.evaluation.ablations import fractions
+from sparsemm.evaluation.ablations import NamedAblation, build_ablation, check_distinct, fractions
 from sparsemm.evaluation.cells import budgets, hash_of, own_parameters, prompts
-from sparsemm.evaluation.methods import build_method, one_a_seed
+from sparsemm.evaluation.methods import build_method, one_a_seed, target_of
+from sparsemm.evaluation.tables import IMAGE_QUESTION
+from sparsemm.heads import HeadScores
+
+ANY_SCORES = HeadScores(np.ones((1, 32, 32), dtype=np.float32))
+"""In the place of head scores that were not measured, so that all other parameters can be looked at."""
 
 
 @dataclass(frozen=True)
@@ -151,9 +157,7 @@ def _is_here(pretrained: str) -> bool:
 
 
 def _lacks_scores(parameters: Mapping[str, Any], model: Mapping[str, Any]) -> bool:
-    if "_target_" not in parameters:
-        raise InputError(f"a method or ablation needs a _target_, which {dict(parameters)} lacks")
-    if "head_scores" not in (field.name for field in fields(resolve_name(parameters["_target_"]))):
+    if "head_scores" not in (field.name for field in fields(target_of(parameters))):
         return False
     return not (parameters.get("head_scores") or model.get("head_scores"))
 
@@ -178,19 +182,33 @@ def print_missing(config: Mapping[str, Any], lacking: Missing, console: Console)
 
 def count_cells(config: Mapping[str, Any]) -> int:
     """How many cells each task has, as `sparsemm.evaluation.cells.expand` would make them."""
+    return sum(count for _, count in count_prefills(config))
+
+
+def count_prefills(config: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """Each prefill of a task's documents, the form of its prompts and the number of cells that share it.
+
+    Raises
+    ------
+    InputError, ValueError
+        Wrong parameters of a method or an ablation. What needs head scores that were not measured is looked
+        at with others in their place.
+    """
     model, cells = config["model"], set()
-    shown = set(prompts(config["prompt"]))
+    shown, scores = prompts(config["prompt"]), model.get("head_scores") or ANY_SCORES
     for name, parameters in one_a_seed(config["methods"]):
         for budget in budgets(config["budget"]):
-            if _lacks_scores(parameters, model):  # it cannot be built; all such methods have budgets
-                cells |= {hash_of([prompt, dict(parameters), budget]) for prompt in shown}
-                continue
-            method = build_method(
-                parameters, budget=budget, window=model["window"], head_scores=model.get("head_scores")
-            )
-            identity = [name, parameters["_target_"], own_parameters(method)]
-            cells |= {hash_of([prompt if method.evicts else None, *identity]) for prompt in shown}
-    if not (ablations := config.get("ablations")):
-        return len(cells)
-    seeds = len(list(one_a_seed(ablations, "ablation")))
-    return len(cells) * sum(1 if fraction == 0 else seeds for fraction in set(fractions(config)))
+            method = build_method(parameters, budget=budget, window=model["window"], head_scores=scores)
+            identity = hash_of([name, parameters["_target_"], own_parameters(method)])
+            cells |= {(prompt if method.evicts else IMAGE_QUESTION, identity) for prompt in shown}
+    prefills = Counter(prompt for prompt, _ in cells)
+    ablations, masks = config.get("ablations") or {}, 0
+    for fraction in set(fractions(config)) if ablations else {0}:
+        named = [
+            NamedAblation(one, build_ablation(one, chosen, fraction, chosen.get("head_scores") or scores), "")
+            for one, chosen in one_a_seed(ablations, "ablation")
+            if fraction != 0
+        ]
+        check_distinct(named)
+        masks += len(named) or 1
+    return [*prefills.items()] * masks

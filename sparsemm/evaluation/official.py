@@ -34,6 +34,8 @@ class Benchmark:
         Its file in lmms-eval's ``tasks``.
     columns : tuple of str
         What its code reads of a document.
+    documents : int
+        How many the published split has.
     java : bool
         Whether scoring starts Java (pycocoevalcap's tokenizer).
     login : bool
@@ -49,6 +51,7 @@ class Benchmark:
 
     yaml: str
     columns: tuple[str, ...]
+    documents: int
     java: bool = False
     login: bool = False
     aggregation: Callable[..., float] | None = None
@@ -57,18 +60,22 @@ class Benchmark:
 
 
 BENCHMARKS: Mapping[str, Benchmark] = {
-    "docvqa_val": Benchmark("docvqa/docvqa_val.yaml", ("image", "question", "answers")),
+    "docvqa_val": Benchmark("docvqa/docvqa_val.yaml", ("image", "question", "answers"), 5349),
     # The task's own sum is divided by 1000 whatever the number of documents, and counts on in its module.
     "ocrbench": Benchmark(
         "ocrbench/ocrbench.yaml",
         ("image", "question", "answer", "dataset", "question_type"),
+        1000,
         aggregation=share_found,
     ),
-    "textvqa_val": Benchmark("textvqa/textvqa_val.yaml", ("image", "question", "question_id", "answers")),
-    "chartqa": Benchmark("chartqa/chartqa.yaml", ("image", "question", "answer", "type")),
+    "textvqa_val": Benchmark(
+        "textvqa/textvqa_val.yaml", ("image", "question", "question_id", "answers"), 5000
+    ),
+    "chartqa": Benchmark("chartqa/chartqa.yaml", ("image", "question", "answer", "type"), 2500),
     "textcaps_val": Benchmark(
         "textcaps/textcaps_val.yaml",
         ("image", "image_id", "caption_str"),
+        3166,
         java=True,
         resampled=False,  # each call of its functions starts three Java programs
         per_document={"textcaps_CIDEr": cider},
@@ -87,13 +94,14 @@ BENCHMARKS: Mapping[str, Benchmark] = {
             "source",
             "split",
         ),
+        4329,
         resampled=False,  # the index says which rotations are of one question: no copy may get another one
     ),
     # Its process_docs joins a second dataset of images; local files hold the image in the document.
-    "gqa": Benchmark("gqa/gqa.yaml", ("image", "question", "answer"), login=True),
-    "vqav2_val": Benchmark("vqav2/vqav2_val.yaml", ("image", "question", "question_id", "answers")),
-    "mme": Benchmark("mme/mme.yaml", ("image", "question_id", "question", "answer", "category")),
-    "ai2d": Benchmark("ai2d/ai2d.yaml", ("image", "question", "options", "answer")),
+    "gqa": Benchmark("gqa/gqa.yaml", ("image", "question", "answer"), 12_578, login=True),
+    "vqav2_val": Benchmark("vqav2/vqav2_val.yaml", ("image", "question", "question_id", "answers"), 214_354),
+    "mme": Benchmark("mme/mme.yaml", ("image", "question_id", "question", "answer", "category"), 2374),
+    "ai2d": Benchmark("ai2d/ai2d.yaml", ("image", "question", "options", "answer"), 3088),
 }
 
 

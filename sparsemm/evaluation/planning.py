@@ -16,6 +16,7 @@ from sparsemm.configs import InputError
 from sparsemm.evaluation import tasks
 from sparsemm.evaluation.ablations import fractions
 from sparsemm.evaluation.cells import Cell, expand
+from sparsemm.evaluation.estimate import rate_of
 from sparsemm.evaluation.memory import SHARE, document_bytes, free_memory, row_bytes, rows_that_fit
 from sparsemm.evaluation.missing import require
 from sparsemm.evaluation.processes import device_of
@@ -57,6 +58,7 @@ def check_options(config: Mapping[str, Any]) -> None:
         raise InputError(f"output must name a folder, got {config['output']!r}")
     if not isinstance(config["plan"], bool):
         raise InputError(f"plan must be true or false, got {config['plan']!r}")
+    rate_of(config)
 
 
 def plan(config: Mapping[str, Any]) -> list[Cell]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
+import torch
 import torch.distributed as distributed
 
 PATIENCE = timedelta(days=7)
@@ -17,7 +18,7 @@ PATIENCE = timedelta(days=7)
 
 @dataclass(frozen=True)
 class Processes:
-    """One process among those started together (``torch.distributed.run`` or ``torchrun``).
+    """One process among those started together (``torch.distributed.run``, ``torchrun``, or by Slurm).
 
     Attributes
     ----------
@@ -35,9 +36,37 @@ class Processes:
         return batches[self.rank :: self.count]
 
     def wait(self) -> None:
-        """Return when all processes have come here."""
+        """Return when all processes have come here.
+
+        Raises
+        ------
+        OSError
+            One of them is no more.
+        """
         if self.count > 1:
-            distributed.barrier()
+            try:
+                distributed.barrier()
+            except RuntimeError as error:
+                raise OSError(
+                    "another process of the same job has ended; what was answered is kept"
+                ) from error
+
+
+def join_scheduler() -> int:
+    """Make processes that Slurm (or submitit's local executor) started together known to `processes`.
+
+    Returns
+    -------
+    int
+        This process's rank; 0 if it is alone.
+    """
+    if os.environ.get("SUBMITIT_EXECUTOR"):
+        from submitit import JobEnvironment
+        from submitit.helpers import TorchDistributedEnvironment
+
+        if JobEnvironment().num_tasks > 1:
+            TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+    return int(os.environ.get("RANK", "0"))
 
 
 @contextmanager
@@ -62,4 +91,7 @@ def device_of(chosen: str | None) -> str:
     from sparsemm.models.loading import default_device
 
     device, local = chosen or default_device(), os.environ.get("LOCAL_RANK")
-    return f"cuda:{local}" if device == "cuda" and local is not None else device
+    if device != "cuda" or local is None:
+        return device
+    # Slurm may show each process its own GPU alone: that is number 0 then.
+    return f"cuda:{int(local) % max(1, torch.cuda.device_count())}"

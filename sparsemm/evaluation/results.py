@@ -204,6 +204,25 @@ def _write_parquet(path: Path, values: Mapping[str, list[Any]], columns: Mapping
     write_atomically(path, lambda beside: pq.write_table(table, beside, compression="zstd"))
 
 
+def derive_union(folder: Path, groups: Mapping[tuple[str, str], str] | None = None) -> pd.DataFrame:
+    """`derive_tables`, so that of several processes that finish cells at once the last one has all of them.
+
+    No lock is needed (network file systems may have none): cells that came while the tables were made are
+    seen after these were put in place, and they are made again. Whoever writes last has looked after it.
+    """
+    while True:
+        seen = _stamps(folder)
+        table = derive_tables(folder, groups)
+        if _stamps(folder) == seen:
+            return table
+
+
+def _stamps(folder: Path) -> set[tuple[str, int, int]]:
+    """Which cells there are, and when each was written."""
+    found = ((path.name, path.stat()) for path in (folder / "cells").glob("*.json"))
+    return {(name, stat.st_mtime_ns, stat.st_size) for name, stat in found}
+
+
 def _frame(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Column]) -> pd.DataFrame:
     """Rows as a data frame with just these columns, and their types."""
     import pandas as pd

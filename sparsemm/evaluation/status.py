@@ -5,9 +5,10 @@ Rows of the store are counted without looking at their checksums.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +20,13 @@ from rich.table import Table
 
 from sparsemm.configs import InputError
 from sparsemm.evaluation import storefile
+from sparsemm.evaluation.jobs import FINISHED, INTERRUPTED, RUNNING, WAITING, Job, jobs_folder, read_jobs
 from sparsemm.evaluation.results import read_cells
 from sparsemm.evaluation.tables import variant
 from sparsemm.evaluation.writers import (
     PlannedCell,
     Writer,
+    job_store_files,
     lock_is_held,
     read_plan,
     read_writer,
@@ -75,6 +78,8 @@ class Status:
         None if no writer is alive, or none has committed anything yet.
     notices : list of str
         Files that could not be read.
+    jobs : list of Job
+        Those of multiruns.
     """
 
     cells: list[CellProgress]
@@ -82,6 +87,7 @@ class Status:
     writers: list[Writer]
     speed: Speed | None
     notices: list[str]
+    jobs: list[Job] = field(default_factory=list)
 
 
 @dataclass
@@ -95,10 +101,10 @@ class _Stored:
     commits: dict[float, list[tuple[str, str, int]]] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
 
-    def read(self, connection: sqlite3.Connection, alive: bool) -> None:
+    def read(self, connection: sqlite3.Connection, alive: Callable[[Writer], bool]) -> None:
         """Add one file."""
         writer = read_writer(connection)
-        if alive and writer is not None:
+        if writer is not None and alive(writer):
             self.writers.append(writer)
         self.plan.update((cell.cell_id, cell) for cell in read_plan(connection))
         rows = connection.execute("SELECT run, cell, task, doc_id, failed, committed FROM response")
@@ -122,11 +128,13 @@ def read_status(folder: Path) -> Status:
     OSError
         A killed writer left an unfinished transaction, and the folder is read-only here.
     """
-    if not (folder / "cells").is_dir() and not store_files_folder(folder).is_dir():
+    places = (folder / "cells", store_files_folder(folder), jobs_folder(folder))
+    if not any(place.is_dir() for place in places):
         finished = (folder / "cells.csv").is_file()
         what = "only tables of a finished sweep" if finished else "no results"
         raise InputError(f"{what} at {folder}: it has neither cells/ nor responses/")
-    stored, files = _read_store(store_files_folder(folder)), {cell["id"]: cell for cell in read_cells(folder)}
+    jobs, files = read_jobs(folder), {cell["id"]: cell for cell in read_cells(folder)}
+    stored = _read_store(store_files_folder(folder), jobs)
     failures: dict[tuple[str, int], str] = {}
     for cell, documents in stored.failed.items():
         for doc_id in (again := documents.keys() - stored.answered.get(cell, ())):
@@ -141,11 +149,11 @@ def read_status(folder: Path) -> Status:
     cells += [_finished(cell) for name, cell in files.items() if name not in stored.plan]
     started = min((writer.started for writer in stored.writers), default=None)
     speed = None if started is None else _speed(stored.commits, started)
-    return Status(cells, failures, stored.writers, speed, stored.notices)
+    return Status(cells, failures, stored.writers, speed, stored.notices, jobs)
 
 
-def _read_store(here: Path) -> _Stored:
-    stored = _Stored()
+def _read_store(here: Path, jobs: Sequence[Job]) -> _Stored:
+    stored, running = _Stored(), {job.name: job for job in jobs if job.state == RUNNING and not job.is_lost()}
     for number in store_numbers(here):
         path = here / f"{number}.sqlite"
         alive = lock_is_held(path.with_suffix(".lock"))
@@ -153,7 +161,7 @@ def _read_store(here: Path) -> _Stored:
             continue
         try:
             with closing(connection):
-                stored.read(connection, alive)
+                stored.read(connection, lambda _, alive=alive: alive)
         except sqlite3.DatabaseError as error:
             if storefile.is_damage(error):
                 stored.notices.append(f"{path} is damaged ({error}): the next sweep salvages it")
@@ -161,6 +169,15 @@ def _read_store(here: Path) -> _Stored:
                 why = "a killed writer's unfinished transaction cannot be rolled back in a read-only folder"
                 unfinished = path.with_name(f"{path.name}-journal").exists()
                 raise OSError(f"cannot read {path}: {why if unfinished else error}") from error
+    for path in job_store_files(here):
+        job = running.get(path.parent.name)
+        since = math.inf if job is None or job.started is None else job.started
+        try:
+            with storefile.snapshot(path) as connection:
+                stored.read(connection, lambda one, since=since: one.started >= since)
+        except sqlite3.DatabaseError as error:
+            if not storefile.is_unprepared(error):
+                stored.notices.append(f"{path} cannot be read now: {error}")
     return stored
 
 
@@ -210,7 +227,9 @@ def print_status(folder: Path, status: Status, console: Console) -> None:
         named = [f"{task} {doc_id} ({reason})" for (task, doc_id), reason in failures[:REASONS]]
         more = f", and {len(failures) - REASONS} more" if len(failures) > REASONS else ""
         say(f"{len(failures)} documents failed: {', '.join(named)}{more}")
-    for writer in status.writers:
+    _print_jobs(status, say)
+    names = {job.name for job in status.jobs}
+    for writer in (writer for writer in status.writers if writer.job not in names):
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(writer.started))
         say(f"process {writer.pid} on {writer.host} has been writing since {since}")
     left = sum(cell.documents - cell.answered - cell.failed for cell in cells if not cell.finished)
@@ -222,6 +241,29 @@ def print_status(folder: Path, status: Status, console: Console) -> None:
         speed, time_left = status.speed, _duration(left / status.speed.responses)
         per_minute = f"{speed.responses:.0f} responses and {speed.documents:.0f} documents a minute"
         say(f"{per_minute}, {left} responses are missing: about {time_left} left")
+
+
+def _print_jobs(status: Status, say: Callable[[str], None]) -> None:
+    """A line for each job of a multirun; those that are done in one."""
+    done = [job for job in status.jobs if job.state == FINISHED]
+    if done:
+        say(f"{len(done)} of {len(status.jobs)} jobs are finished")
+    for job in status.jobs:
+        where = f"process {job.pid} on {job.host}" + (f", job {job.scheduled}" if job.scheduled else "")
+        if job.state == WAITING:
+            say(f"job {job.name} is waiting to start")
+        elif job.is_lost():
+            say(f"job {job.name} was killed ({where} is not there): the same command goes on")
+        elif job.state == RUNNING:
+            say(f"job {job.name} has been running for {_duration(_minutes_since(job.started))} ({where})")
+        elif job.state == INTERRUPTED:
+            say(f"job {job.name} was {job.reason}: it goes on when it is started again")
+        elif job.state != FINISHED:
+            say(f"job {job.name} failed: {job.reason}")
+
+
+def _minutes_since(moment: float | None) -> float:
+    return 0.0 if moment is None else max(0.0, time.time() - moment) / 60
 
 
 def _table(cells: Sequence[CellProgress], *, one_size: bool) -> Table:

@@ -1,7 +1,8 @@
 """The response store of a results folder: every response is durable once it is committed.
 
-``responses/0.sqlite``, ``responses/1.sqlite``, … hold one writer's responses each and are read as one. They
-are scratch, for going on after an interruption: what a finished cell says stands in its own file.
+``responses/0.sqlite``, ``responses/1.sqlite``, … hold one writer's responses each and are read as one; so are
+``responses/<job>/<hex>.sqlite``, those of a multirun's jobs. They are scratch, for going on after an
+interruption: what a finished cell says stands in its own file.
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ from typing import Any, Self
 
 from sparsemm.evaluation import storefile
 from sparsemm.evaluation.responses import Response, ResponseKey
-from sparsemm.evaluation.writers import Claim, PlannedCell, claim, store_files_folder, store_numbers
+from sparsemm.evaluation.writers import (
+    Claim,
+    PlannedCell,
+    claim,
+    claim_alone,
+    job_store_files,
+    store_files_folder,
+    store_numbers,
+)
 
 __all__ = ["PlannedCell", "ResponseStore", "answered"]
 
@@ -39,6 +48,7 @@ class ResponseStore:
         self.notices: list[str] = []
         self._claimed = claimed
         self._connection = claimed.connection
+        self._looked_at: list[Path] = []
 
     @classmethod
     def open(cls, folder: Path, planned: Sequence[PlannedCell], *, job: str | None = None) -> Self:
@@ -67,6 +77,37 @@ class ResponseStore:
             for path, reason in claimed.damaged.items():
                 store._take_over(path, reason)
             claimed.register(planned, job)
+            store._look(planned)
+        return store
+
+    @classmethod
+    def open_alone(cls, folder: Path, planned: Sequence[PlannedCell], job: str) -> Self:
+        """Become a writer of a results folder to which others may write from other machines.
+
+        No file is shared and no lock is taken. What others have answered is looked up once, now.
+
+        Parameters
+        ----------
+        folder, planned
+            As in `open`.
+        job : str
+            Name of the multirun's job that this process belongs to.
+
+        Raises
+        ------
+        OSError
+            The folder cannot be written.
+        """
+        folder = Path(folder)
+        with _one_line(folder):
+            claimed = claim_alone(folder, job)
+            store = cls(folder, claimed)
+            try:
+                claimed.register(planned, job)
+                store._look(planned)
+            except BaseException:
+                store.close()
+                raise
         return store
 
     def close(self) -> None:
@@ -93,7 +134,7 @@ class ResponseStore:
         """
         found: dict[int, Response] = {}
         with _one_line(self.folder):
-            for connection in self._connections():
+            for connection in self._connections(self._elsewhere()):
                 for row in filter(storefile.valid, self._select(connection, run, cell, task)):
                     key, response = storefile.decode(row)
                     held = found.get(key.doc_id)
@@ -144,7 +185,7 @@ class ResponseStore:
         for run, cell, task, doc_id in keys:
             documents.setdefault((run, cell, task), []).append(doc_id)
         known: dict[ResponseKey, bool] = {}
-        for connection in self._connections() if documents else ():
+        for connection in self._connections(self._looked_at) if documents else ():
             for group, doc_ids in documents.items():
                 for row in self._select(connection, *group, min(doc_ids), max(doc_ids)):
                     if storefile.valid(row):
@@ -152,19 +193,38 @@ class ResponseStore:
                         known[key] = known.get(key, False) or not row[4]
         return known
 
-    def _connections(self) -> Iterator[sqlite3.Connection]:
+    def _elsewhere(self) -> list[Path]:
+        """Files that are only looked at: those of jobs, and for a job all but its own."""
+        here = store_files_folder(self.folder)
+        shared = () if self._claimed.lock else (here / f"{number}.sqlite" for number in store_numbers(here))
+        return [path for path in (*shared, *job_store_files(here)) if path != self.path and path.exists()]
+
+    def _look(self, planned: Sequence[PlannedCell]) -> None:
+        """Find the files elsewhere that hold some response of the cells: the others need no second look."""
+        for path in self._elsewhere():
+            with storefile.snapshot(path) as connection:
+                if any(self._select(connection, *cell[:3]) for cell in planned):
+                    self._looked_at.append(path)
+
+    def _connections(self, elsewhere: Sequence[Path]) -> Iterator[sqlite3.Connection]:
         """A connection to each file in turn, without those that are being salvaged.
 
         Another writer's is closed again at once: a damaged file may be put aside at any time.
         """
-        here = store_files_folder(self.folder)
-        for number in store_numbers(here):
-            path = here / f"{number}.sqlite"
-            if path == self.path:
-                yield self._connection
-            elif path not in self._claimed.damaged and (connection := storefile.connect_if_there(path)):
-                with closing(connection):
-                    yield connection
+        if self._claimed.lock is None:
+            yield self._connection
+        else:
+            here = store_files_folder(self.folder)
+            for number in store_numbers(here):
+                path = here / f"{number}.sqlite"
+                if path == self.path:
+                    yield self._connection
+                elif path not in self._claimed.damaged and (connection := storefile.connect_if_there(path)):
+                    with closing(connection):
+                        yield connection
+        for path in elsewhere:
+            with storefile.snapshot(path) as connection:
+                yield connection
 
     def _select(
         self,
@@ -196,19 +256,24 @@ def answered(folder: Path, run: str, cell: str, task: str) -> set[int]:
     """Documents of a cell that some writer has answered; for those who look without becoming a writer."""
     here = store_files_folder(Path(folder))
     documents: set[int] = set()
+
+    def read(connection: sqlite3.Connection) -> None:
+        try:
+            rows = connection.execute(storefile.SELECT, (run, cell, task, 0, 2**63 - 1)).fetchall()
+        except sqlite3.DatabaseError as error:
+            if not (storefile.is_unprepared(error) or storefile.is_damage(error)):
+                raise
+            return  # what cannot be read will be computed again
+        documents.update(row[3] for row in rows if storefile.valid(row) and not row[4])
+
     with _one_line(folder):
         for number in store_numbers(here):
-            connection = storefile.connect_if_there(here / f"{number}.sqlite")
-            if connection is None:
-                continue
-            with closing(connection):
-                try:
-                    rows = connection.execute(storefile.SELECT, (run, cell, task, 0, 2**63 - 1)).fetchall()
-                except sqlite3.DatabaseError as error:
-                    if not (storefile.is_unprepared(error) or storefile.is_damage(error)):
-                        raise
-                    continue  # what cannot be read will be computed again
-                documents.update(row[3] for row in rows if storefile.valid(row) and not row[4])
+            if connection := storefile.connect_if_there(here / f"{number}.sqlite"):
+                with closing(connection):
+                    read(connection)
+        for path in job_store_files(here):
+            with storefile.snapshot(path) as connection:
+                read(connection)
     return documents
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -55,15 +57,23 @@ _SMALLEST_ROW = 200
 """Bytes; no row is smaller. It bounds how many rows a file can hold."""
 
 
-def connect(path: Path, *, create: bool = False) -> sqlite3.Connection:
+def connect(path: Path, *, create: bool = False, options: str = "") -> sqlite3.Connection:
     """Open a store file; a killed writer's unfinished transaction is rolled back by the first read.
+
+    Parameters
+    ----------
+    path : Path
+    create : bool, default False
+    options : str, optional
+        Of SQLite's URI: ``&nolock=1`` for a file that no other process opens.
 
     Raises
     ------
     sqlite3.OperationalError
         There is no such file and `create` is false, or it cannot be opened.
     """
-    uri = f"{path.resolve().as_uri()}?mode={'rwc' if create else 'rw'}"  # rw: read-only where it must be
+    # rw: read-only where it must be
+    uri = f"{path.resolve().as_uri()}?mode={'rwc' if create else 'rw'}{options}"
     connection = sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None)
     # A flipped bit may be no UTF-8: the checksum is to find it, not an exception in the middle of a query.
     connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
@@ -78,6 +88,24 @@ def connect_if_there(path: Path) -> sqlite3.Connection | None:
         if path.exists():
             raise
         return None
+
+
+@contextmanager
+def snapshot(path: Path) -> Iterator[sqlite3.Connection]:
+    """Look at a file that a process on another machine may be writing: it is not touched, no lock is taken.
+
+    Half of a commit may be seen. Rows have checksums, and what cannot be read is found as damage is. What a
+    killed writer left unfinished is rolled back in a copy.
+    """
+    journal = path.with_name(f"{path.name}-journal")
+    with ExitStack() as stack:
+        here, options = path, "&immutable=1"
+        if journal.exists():
+            here, options = Path(stack.enter_context(tempfile.TemporaryDirectory())) / path.name, ""
+            for file, copy in ((journal, here.with_name(journal.name)), (path, here)):
+                if file.exists():
+                    shutil.copyfile(file, copy)
+        yield stack.enter_context(closing(connect(here, options=options)))
 
 
 def prepare(connection: sqlite3.Connection) -> None:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from sparsemm.evaluation.cells import Cell
+from sparsemm.evaluation.estimate import print_estimate
 from sparsemm.evaluation.missing import print_missing, what_is_missing
 from sparsemm.evaluation.planning import by_run, check_options, plan, print_plan, rows_in_memory
 from sparsemm.evaluation.processes import Processes, device_of, processes
-from sparsemm.evaluation.results import check_folder, derive_tables, is_finished, write_cell, write_run
+from sparsemm.evaluation.results import check_folder, derive_union, is_finished, write_cell, write_run
 from sparsemm.evaluation.store import PlannedCell, ResponseStore
 from sparsemm.evaluation.terminal import cell_name, responses_progress
 
@@ -38,15 +39,23 @@ class Outcome:
         Its ``cells.csv``; empty for a plan, and for all but the first of several processes.
     failed : dict
         Documents that could not be answered: (task, doc_id) -> reason.
+    error : str or None
+        Why a job of a multirun has no cells: its name and the reason.
     """
 
     cells: list[Cell]
     folder: Path
     table: pd.DataFrame
     failed: dict[tuple[str, int], str] = field(default_factory=dict)
+    error: str | None = None
 
 
-def run(config: Mapping[str, Any]) -> Outcome:
+def run(
+    config: Mapping[str, Any],
+    *,
+    job: str | None = None,
+    groups: Mapping[tuple[str, str], str] | None = None,
+) -> Outcome:
     """Measure all cells of a configuration that are not finished yet.
 
     The responses that are missing are computed, batch by batch, for all cells at once; then every cell is
@@ -56,6 +65,10 @@ def run(config: Mapping[str, Any]) -> Outcome:
     ----------
     config : mapping
         ``eval_configs/sweep.yaml``, resolved.
+    job : str, optional
+        Name of the multirun's job that this is: other jobs may write to the folder from other machines.
+    groups : mapping, optional
+        What the tables are to show of other jobs' cells: (model, task) -> group.
 
     Returns
     -------
@@ -71,39 +84,53 @@ def run(config: Mapping[str, Any]) -> Outcome:
 
     check_options(config)
     if config["plan"] and (lacking := what_is_missing(config)):
-        print_missing(config, lacking, Console(stderr=True, highlight=False, soft_wrap=True))
+        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        print_missing(config, lacking, console)
+        print_estimate([config], console)
         return Outcome([], Path(config["output"]), pd.DataFrame())
     cells = plan(config)
     folder = Path(config["output"])
     if not config["plan"]:
         check_folder(folder)
     missing = [cell for cell in cells if not is_finished(folder, cell.id)]
-    groups = {(cell.model, cell.task): cell.group for cell in cells}
+    groups = {**(groups or {}), **groups_of(cells)}
     nothing = Outcome([], folder, pd.DataFrame())
     with ExitStack() as stack:
         together = stack.enter_context(processes())
         console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=together.rank > 0)
         if config["plan"]:
             print_plan(cells, missing, config, console)
+            print_estimate([config], console)
             return nothing
         if done := len(cells) - len(missing):
             console.print(f"{done} of {len(cells)} cells are finished already in {folder}")
         together.wait()  # nobody writes before all have seen what is missing
         if not missing:
-            return Outcome(cells, folder, derive_tables(folder, groups)) if together.rank == 0 else nothing
+            return Outcome(cells, folder, derive_union(folder, groups)) if together.rank == 0 else nothing
         with console.status("loading the model and lmms-eval"):
             checkpoint, documents = _load(missing, config)
-        if together.rank == 0:
+        if together.rank == 0 and job is None:
             write_run(folder, config)
         planned = [_planned(cell, len(documents[cell.task])) for cell in missing]
-        with ResponseStore.open(folder, planned, job=together.job) as store:
+        with (
+            ResponseStore.open(folder, planned, job=together.job)
+            if job is None
+            else ResponseStore.open_alone(folder, planned, job)
+        ) as store:
             _answer(missing, documents, store, checkpoint, config, together, console)
+            if together.rank > 0:
+                store.close()  # on a network file system, the first process sees what is closed
             together.wait()
             stack.close()  # lmms-eval would wait for the other processes too
             if together.rank > 0:
                 return nothing
             failed = _score(missing, store, config, checkpoint, folder, console)
-    return Outcome(cells, folder, derive_tables(folder, groups), failed)
+    return Outcome(cells, folder, derive_union(folder, groups), failed)
+
+
+def groups_of(cells: Sequence[Cell]) -> dict[tuple[str, str], str]:
+    """Of each (model, task) the group of cells that are compared."""
+    return {(cell.model, cell.task): cell.group for cell in cells}
 
 
 def _load(cells: Sequence[Cell], config: Mapping[str, Any]) -> tuple[Checkpoint, dict[str, list[Document]]]:

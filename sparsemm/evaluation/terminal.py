@@ -49,19 +49,23 @@ def responses_progress(console: Console) -> Progress:
 
 
 def print_outcomes(outcomes: Sequence[Outcome], console: Console) -> int:
-    """Print the scores of one or several sweeps, a table for each task and folder they went into.
+    """Print the scores of one or several sweeps, a table for each task, model and folder they went into.
 
     Returns
     -------
     int
-        Exit code: 1 if documents could not be answered.
+        Exit code: 1 if documents could not be answered, or a job of a multirun failed.
     """
+    errors, jobs = [outcome.error for outcome in outcomes if outcome.error], len(outcomes)
     outcomes = [outcome for outcome in outcomes if outcome.cells]  # a plan has none, nor has a second process
     for folder in dict.fromkeys(outcome.folder for outcome in outcomes):
         here = [outcome for outcome in outcomes if outcome.folder == folder]
         cells, table = [cell for outcome in here for cell in outcome.cells], here[-1].table
-        for task in dict.fromkeys(cell.task for cell in cells):
-            _print_task(task, [cell for cell in cells if cell.task == task], table, console)
+        pairs = dict.fromkeys((cell.task, cell.model) for cell in cells)
+        several = len({model for _, model in pairs}) > 1
+        for task, model in pairs:
+            of_pair = [cell for cell in cells if (cell.task, cell.model) == (task, model)]
+            _print_task(f"{task}, {model}" if several else task, of_pair, table, console)
         console.print(f"{folder}/cells.csv holds {len(table)} cells")
     failed = {key: reason for outcome in outcomes for key, reason in outcome.failed.items()}
     for (task, doc_id), reason in [*failed.items()][:FAILURES_NAMED]:
@@ -72,18 +76,22 @@ def print_outcomes(outcomes: Sequence[Outcome], console: Console) -> int:
         console.print(
             f"{count} could not be answered, counted as empty; the same command tries again", soft_wrap=True
         )
-    return 1 if failed else 0
+    for error in errors:
+        console.print(f"failed: {error}", markup=False, soft_wrap=True)
+    if errors:
+        console.print(f"{len(errors)} of {jobs} jobs failed; the same command runs only those again")
+    return 1 if failed or errors else 0
 
 
-def _print_task(task: str, cells: Sequence[Cell], table: pd.DataFrame, console: Console) -> None:
+def _print_task(title: str, cells: Sequence[Cell], table: pd.DataFrame, console: Console) -> None:
     """One task's scores: methods as rows, budgets as columns, in as many tables as the terminal needs."""
     variants = dict.fromkeys(cell.variant for cell in cells)
     budgets = sorted({cell.method.budget for cell in cells if cell.method.evicts})
-    of_task = table[table["task"] == task]
+    of_task = table[(table["task"] == cells[0].task) & (table["model"] == cells[0].model)]
     labels = of_task[["method", "prompt", "ablation", "fraction"]].itertuples(index=False)
     named = of_task.assign(variant=[variant(*_present(label)) for label in labels])
     rows = named[named["variant"].isin(list(variants))]
-    console.print(f"\n[bold]{task}[/bold]: {rows['metric'].iloc[0]}, {rows['n'].iloc[0]} documents")
+    console.print(f"\n[bold]{title}[/bold]: {rows['metric'].iloc[0]}, {rows['n'].iloc[0]} documents")
     names = {one: _name(one, rows[rows["variant"] == one]) for one in variants}
     room = console.width - max(map(len, [HEADING, *names.values()])) - 4
     tables = max(1, -(-len(budgets) * COLUMN // max(room, COLUMN)))

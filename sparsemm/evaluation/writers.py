@@ -1,7 +1,9 @@
 """Who writes into a results folder: one process for each store file, and what it plans to answer.
 
 A writer holds the lock ``responses/<k>.lock`` for as long as its process lives: the kernel releases it, even
-after ``kill -9``, and the next writer takes over the lock and the file.
+after ``kill -9``, and the next writer takes over the lock and the file. A job of a multirun may run on
+another machine, where such locks need not hold: each of its processes writes a new file of its own,
+``responses/<job>/<hex>.sqlite``, which no other process opens but to look.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import os
 import socket
 import sqlite3
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -59,7 +62,10 @@ class PlannedCell(NamedTuple):
 
 
 class Writer(NamedTuple):
-    """A process that writes, or wrote, a store file; `started` in seconds since 1970."""
+    """A process that writes, or wrote, a store file; `started` in seconds since 1970.
+
+    `job` is what processes that share documents have in common: a name if they are a multirun's job.
+    """
 
     pid: int
     host: str
@@ -72,7 +78,7 @@ class Claim:
     """A store file that this process may write; files without a writer that are damaged, and how."""
 
     path: Path
-    lock: Lock
+    lock: Lock | None
     connection: sqlite3.Connection
     damaged: dict[Path, str]
 
@@ -88,7 +94,8 @@ class Claim:
     def release(self) -> None:
         """Stop being the writer."""
         self.connection.close()
-        self.lock.release()
+        if self.lock is not None:
+            self.lock.release()
 
 
 @contextmanager
@@ -137,6 +144,28 @@ def claim(folder: Path, planned: Sequence[PlannedCell], job: str | None) -> Iter
                 lock.release()
 
 
+def claim_alone(folder: Path, job: str) -> Claim:
+    """Make a store file for this process alone, of which no lock has to tell others.
+
+    Parameters
+    ----------
+    folder : Path
+        The results folder.
+    job : str
+        Name of the multirun's job that this process belongs to.
+    """
+    here = store_files_folder(folder) / job
+    here.mkdir(parents=True, exist_ok=True)
+    path = here / f"{uuid.uuid4().hex[:16]}.sqlite"
+    connection = storefile.connect(path, create=True, options="&nolock=1")
+    try:
+        storefile.prepare(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return Claim(path, None, connection, {})
+
+
 def store_files_folder(folder: Path) -> Path:
     """Where a results folder's store files lie."""
     return Path(folder) / "responses"
@@ -146,6 +175,11 @@ def store_numbers(here: Path) -> list[int]:
     """Numbers of the store files that are there, or of their locks, ascending."""
     files = (*here.glob("*.sqlite"), *here.glob("*.lock"))
     return sorted({int(file.stem) for file in files if file.stem.isdecimal()})
+
+
+def job_store_files(here: Path) -> list[Path]:
+    """Store files of a multirun's jobs: to be looked at by `sparsemm.evaluation.storefile.snapshot` alone."""
+    return sorted(here.glob("*/*.sqlite"))
 
 
 def lock_is_held(lock: Path) -> bool:

@@ -3,6 +3,7 @@
 from sparsemm.figures.ablation import mask_ablation
 from sparsemm.figures.accuracy import accuracy_vs_budget, accuracy_vs_realised_budget
 from sparsemm.figures.allocation import allocation_heatmap
+from sparsemm.figures.attention import attention_on_image
 from sparsemm.figures.concentration import head_concentration
 from sparsemm.figures.decode import decode_vs_context
 from sparsemm.figures.differences import differences_vs_budget
@@ -17,6 +18,7 @@ __all__ = [
     "accuracy_vs_budget",
     "accuracy_vs_realised_budget",
     "allocation_heatmap",
+    "attention_on_image",
     "decode_vs_context",
     "differences_vs_budget",
     "head_concentration",

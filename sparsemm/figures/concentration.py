@@ -12,6 +12,7 @@ from sparsemm.figures.style import FULL_WIDTH, NARROW, RC
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 _BLUE, _VERMILION = "#0072B2", "#D55E00"
 
@@ -21,6 +22,8 @@ def head_concentration(
     top_share: pd.DataFrame, rank_agreement: pd.DataFrame, *, title: str = "", width: float = FULL_WIDTH
 ) -> Figure:
     """Draw the share of the score that the best heads hold, and how well a few images order the heads.
+
+    Of scores of fewer than two images the second is left out.
 
     Parameters
     ----------
@@ -50,20 +53,28 @@ def head_concentration(
     left.set_xlabel("best heads (% of all query heads)")
     left.set_ylabel("share of the score (%)")
     left.legend(loc="lower right")
+    if rank_agreement.empty:
+        right.set_axis_off()
+    else:
+        _draw_agreement(right, rank_agreement)
+    figure.suptitle(title, fontsize=mpl.rcParams["axes.titlesize"])
+    return figure
+
+
+def _draw_agreement(panel: Axes, rank_agreement: pd.DataFrame) -> None:
+    """Rank correlation against the number of documents."""
     for against, color, marker, label in (
         ("all", _BLUE, "o", "against all documents"),
         ("others", _VERMILION, "D", "against the other documents"),
     ):
         rows = rank_agreement[rank_agreement["against"] == against]
-        right.fill_between(rows["images"], rows["low"], rows["high"], color=color, alpha=0.15, linewidth=0)
-        right.plot(rows["images"], rows["rank_correlation"], color=color, marker=marker, label=label)
-    right.set_xscale("log")
-    right.set_xticks(sorted(rank_agreement["images"].unique()))
-    right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    right.xaxis.set_minor_formatter(NullFormatter())
-    right.set_ylim(top=1.0)
-    right.set_xlabel("documents")
-    right.set_ylabel("rank correlation of head scores")
-    right.legend(loc="lower right")
-    figure.suptitle(title, fontsize=mpl.rcParams["axes.titlesize"])
-    return figure
+        panel.fill_between(rows["images"], rows["low"], rows["high"], color=color, alpha=0.15, linewidth=0)
+        panel.plot(rows["images"], rows["rank_correlation"], color=color, marker=marker, label=label)
+    panel.set_xscale("log")
+    panel.set_xticks(sorted(rank_agreement["images"].unique()))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panel.xaxis.set_minor_formatter(NullFormatter())
+    panel.set_ylim(top=1.0)
+    panel.set_xlabel("documents")
+    panel.set_ylabel("rank correlation of head scores")
+    panel.legend(loc="lower right")

@@ -208,7 +208,7 @@ def _of_allocations(drawing: _Drawing, folder: Path) -> None:
 
 def _of_head_scores(drawing: _Drawing, cells: pd.DataFrame, folder: Path) -> None:
     for label in sorted(cells["head_scores"].dropna().unique()):
-        file = _find_head_scores(label, folder)
+        file = find_head_scores(label, folder)
         if file is None:
             drawing.say(f"the head scores {label} are nowhere to be found: their figure is left out")
             continue
@@ -219,7 +219,7 @@ def _of_head_scores(drawing: _Drawing, cells: pd.DataFrame, folder: Path) -> Non
             drawing.draw(f"head_concentration_{file.stem}", head_concentration, *tables, title=title)
 
 
-def _find_head_scores(label: str, folder: Path) -> Path | None:
+def find_head_scores(label: str, folder: Path) -> Path | None:
     """The file that a cell's label ``<name>@<start of its SHA-256>`` means; None if no such file is there."""
     name, _, digest = label.rpartition("@")
     for file in _candidates(name, folder):

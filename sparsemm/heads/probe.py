@@ -1,4 +1,4 @@
-"""The probe: the position that each head attends to most, at the step that produces each token.
+"""The probe: where each head looks at the step that produces each token.
 
 It sits in a registered attention function, so that nothing is patched, no attention matrix is returned,
 any batch size works, and memory beyond the model is one row of scores per head. (In half precision also one
@@ -7,7 +7,7 @@ layer's keys in float32: rounded logits would tie.)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -24,11 +24,17 @@ from sparsemm.cache.backbone import is_compressible, stock_layers
 ATTENTION = "sparsemm_probe"
 
 
+Note = Callable[[int, Tensor, Tensor, Tensor | None, float | None], Tensor]
+"""What is noted of a layer, from its number among the full-attention layers, the last query [B, Hq, D], all
+keys [B, Hkv, K, D], the attention mask [B, 1, L, K] or None, and the scaling of the logits."""
+
+
 @dataclass
 class Record:
-    """What a probe notes: `layers` by number, and per step the positions of each of them."""
+    """What a probe notes of which layers, and per step the notes of each of them."""
 
     layers: list[int]
+    note: Note
     steps: list[list[Tensor]] = field(default_factory=list)
 
 
@@ -44,7 +50,7 @@ def _probe_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """SDPA; if a probe is open, note the key that the last query attends to most.
+    """SDPA; if a probe is open, note where the last query looks.
 
     query [B, Hq, L, D], key and value [B, Hkv, K, D].
     """
@@ -52,16 +58,15 @@ def _probe_attention(
     if record is not None and module.layer_idx in record.layers:
         if module.layer_idx == record.layers[0]:
             record.steps.append([])
-        record.steps[-1].append(most_attended(query[:, :, -1], key, attention_mask))
+        number = len(record.steps[-1])
+        record.steps[-1].append(record.note(number, query[:, :, -1], key, attention_mask, scaling))
     return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
 
 
-def most_attended(query: Tensor, key: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """Index of the key with the largest logit, [B, Hq].
+def last_logits(query: Tensor, key: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """Unscaled attention logits of the last query, float32 [B, Hq, K]; ``-inf`` where it may not look.
 
     query [B, Hq, D], key [B, Hkv, K, D], attention_mask [B, 1, L, K] (its last query counts).
-
-    Softmax, scaling and soft-capping are monotone: the logits' arg-max is the weights'.
     """
     batch, heads, _ = query.shape
     grouped = query.reshape(batch, key.shape[1], heads // key.shape[1], -1)
@@ -70,7 +75,17 @@ def most_attended(query: Tensor, key: Tensor, attention_mask: Tensor | None) -> 
         last = attention_mask[:, :, -1, : key.shape[2]]
         hidden = ~last if last.dtype == torch.bool else last < -1
         logits = logits.masked_fill(hidden, -torch.inf)
-    return logits.argmax(-1)
+    return logits
+
+
+def most_attended(
+    layer: int, query: Tensor, key: Tensor, attention_mask: Tensor | None, scaling: float | None
+) -> Tensor:
+    """Index of the key with the largest logit, [B, Hq]; a `Note`.
+
+    Softmax, scaling and soft-capping are monotone: the logits' arg-max is the weights'.
+    """
+    return last_logits(query, key, attention_mask).argmax(-1)
 
 
 AttentionInterface.register(ATTENTION, _probe_attention)
@@ -78,20 +93,21 @@ AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
 @contextmanager
-def probe(model: PreTrainedModel) -> Iterator[list[list[Tensor]]]:
+def probe(model: PreTrainedModel, note: Note = most_attended) -> Iterator[list[list[Tensor]]]:
     """Record while the block runs.
 
     Yields
     ------
-    list over steps of list over layers of Tensor [B, query heads]
-        Step t holds, per full-attention layer, the position (padding counted) that each head of the step
-        producing generated token t attended to most. Step 0 is the prefill.
+    list over steps of list over layers of Tensor
+        Step t holds what was noted of each full-attention layer at the step producing generated token t. Step
+        0 is the prefill. By default [B, query heads]: the position (padding counted) that each head attended
+        to most.
     """
     text = model.config.get_text_config()
     before = text._attn_implementation
     model.set_attn_implementation({"text_config": ATTENTION})
     full = [index for index, layer in enumerate(stock_layers(text)) if is_compressible(layer)]
-    record = Record(full)
+    record = Record(full, note)
     token = _record.set(record)
     try:
         yield record.steps

@@ -27,6 +27,23 @@ def test_every_entry_is_in_one_chunk(capacities: list[int]) -> None:
     assert chunks_bytes(counts) == sum(tensor.nbytes for tensor in chunks.tensors())
 
 
+@given(capacities=st.lists(st.integers(1, 3000), min_size=2, max_size=40), shift=st.integers(0, 3000))
+def test_a_static_list_is_as_long_however_entries_are_shared_out(capacities: list[int], shift: int) -> None:
+    counts = np.array(capacities)
+    moved = counts.copy()
+    shift = min(shift, counts[1] - 1)
+    moved[:2] += shift, -shift
+    lists = [Chunks.of(np.cumsum(some) - some, some, CPU, static=True) for some in (counts, moved)]
+    assert len(lists[0].listed) == len(lists[1].listed)
+    for chunks, some in zip(lists, (counts, moved), strict=True):
+        plain = Chunks.of(np.cumsum(some) - some, some, CPU)
+        count = len(plain.listed)
+        assert torch.equal(chunks.listed[:count], plain.listed)
+        assert torch.equal(chunks.firsts, plain.firsts)
+        segments, numbers = chunks.listed[count:].T.numpy()
+        assert (numbers * chunks.size >= some[segments]).all()  # they begin behind their segment's end
+
+
 def test_a_long_head_is_cut_as_finely_as_the_short_ones() -> None:
     size, counts = sizes(np.array([30_000] + [100] * 200))
     assert size <= 128

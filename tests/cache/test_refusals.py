@@ -181,7 +181,10 @@ def test_masks_that_cannot_be_read_are_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backend": "flash"}, "backend must be one of grouped, loop, padded, triton, got 'flash'"),
+        (
+            {"backend": "flash"},
+            "backend must be one of grouped, loop, padded, triton, torch_varlen, flash_attn, got 'flash'",
+        ),
         ({"prompt_length": 0}, "prompt_length must be positive"),
         ({"max_new_tokens": -1}, "max_new_tokens must be positive"),
         ({"head_mask": torch.zeros(2, 3, dtype=torch.bool)}, r"head_mask must be bool \[2, 4\]"),

@@ -15,6 +15,7 @@ from sparsemm.cache.storage import FlatStorage
 from tests.cache.triton_here import in_the_interpreter
 
 backends = pytest.mark.parametrize("backend", get_args(Backend))
+statics = pytest.mark.parametrize("static", [False, True])
 decoding_backends = pytest.mark.parametrize(
     "backend", ["grouped", "loop", "padded", pytest.param("triton", marks=in_the_interpreter)]
 )
@@ -22,7 +23,7 @@ ROWS, HEADS, LENGTH, KEY_DIM, VALUE_DIM = 3, 2, 40, 4, 6
 
 
 def filled(
-    backend: Backend, seed: int = 0, slack: int | None = None
+    backend: Backend, seed: int = 0, slack: int | None = None, static: bool = False
 ) -> tuple[FlatStorage, list[Tensor], list[Tensor]]:
     """A storage of very unequal segments, and the same entries as one tensor per segment."""
     generator = torch.Generator().manual_seed(seed)
@@ -31,7 +32,7 @@ def filled(
     share = torch.tensor([0.05, 0.1, 0.1, 0.5, 0.9, 1.0]).view(ROWS, HEADS, 1)
     kept = torch.rand(ROWS, HEADS, LENGTH, generator=generator) < share
     kept[..., -1] = True
-    storage = FlatStorage.from_dense(keys, values, kept, slack, backend)
+    storage = FlatStorage.from_dense(keys, values, kept, slack, backend, static)
     pairs = [(row, head) for row in range(ROWS) for head in range(HEADS)]
     return storage, [keys[p][kept[p]] for p in pairs], [values[p][kept[p]] for p in pairs]
 
@@ -76,9 +77,31 @@ def test_a_given_slack_needs_no_move() -> None:
 
 
 @backends
+def test_a_static_storage_never_moves_and_says_when_it_is_full(backend: Backend) -> None:
+    storage, keys, values = filled(backend, slack=7, static=True)
+    held = [tensor.data_ptr() for tensor in storage.tensors()]
+    for step, count in enumerate([1, 4, 1]):
+        key, value = new_tokens(count, seed=step)
+        storage.check_room(count)
+        storage.append(key, value)
+        keys = [torch.cat(pair) for pair in zip(keys, key.flatten(0, 1), strict=True)]
+        values = [torch.cat(pair) for pair in zip(values, value.flatten(0, 1), strict=True)]
+        assert_holds(storage, keys, values)
+    assert [tensor.data_ptr() for tensor in storage.tensors()] == held
+    storage.check_room(1)
+    with pytest.raises(
+        RuntimeError, match="room for 7 tokens after the prompt: give a larger max_new_tokens"
+    ):
+        storage.check_room(2)
+    storage.crop(5)
+    assert storage.lengths.tolist() == [len(part) - 5 for part in keys]
+
+
+@backends
+@statics
 @pytest.mark.parametrize("rows", [[2, 0], [1, 1, 0, 2, 2], [0]])
-def test_rows_can_be_chosen_and_repeated(backend: Backend, rows: list[int]) -> None:
-    storage, keys, values = filled(backend)
+def test_rows_can_be_chosen_and_repeated(backend: Backend, rows: list[int], static: bool) -> None:
+    storage, keys, values = filled(backend, static=static)
     key, value = new_tokens(3)
     storage.append(key, value)
     keys = [torch.cat(pair) for pair in zip(keys, key.flatten(0, 1), strict=True)]

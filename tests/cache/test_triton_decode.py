@@ -47,6 +47,7 @@ def storage_of(
     dtype: torch.dtype,
     slack: int = 5,
     seed: int = 0,
+    static: bool = False,
 ) -> FlatStorage:
     """A storage of so many random entries for each row and KV head, NaN wherever there is none."""
     generator = torch.Generator().manual_seed(seed)
@@ -56,7 +57,7 @@ def storage_of(
     shape = (*counts.shape, longest)
     keys = torch.randn(*shape, head_dim, generator=generator).to(DEVICE, dtype)
     values = torch.randn(*shape, value_dim, generator=generator).to(DEVICE, dtype)
-    storage = FlatStorage.from_dense(keys, values, kept.to(DEVICE), slack, "triton")
+    storage = FlatStorage.from_dense(keys, values, kept.to(DEVICE), slack, "triton", static)
     used = torch.zeros(len(storage.keys), dtype=torch.bool)
     for start, length in zip(storage.starts, storage.lengths, strict=True):
         used[start : start + length] = True
@@ -170,6 +171,64 @@ def test_queries_of_a_later_turn_see_what_the_mask_says(dtype: torch.dtype, grou
 
 
 @needs_triton
+@given(
+    seed=st.integers(0, 2**31),
+    lengths=st.lists(
+        st.lists(st.sampled_from([1, 62, 63, 64, 65, 130]), min_size=2, max_size=2), min_size=1, max_size=2
+    ),
+    before=st.sampled_from([0, 1, 2, 66]),
+    new=st.sampled_from([1, 1, 2, 17]),
+    slack=st.sampled_from([1, 4, 90]),
+    dims=st.sampled_from([(32, 32), (24, 40)]),
+    hidden=st.booleans(),
+    static=st.booleans(),
+    dtype=st.sampled_from([*TOLERANCE]),
+)
+@settings(max_examples=15)
+def test_new_entries_are_written_and_seen_in_the_same_launch(
+    seed: int,
+    lengths: list[list[int]],
+    before: int,
+    new: int,
+    slack: int,
+    dims: tuple[int, int],
+    hidden: bool,
+    static: bool,
+    dtype: torch.dtype,
+) -> None:
+    """As if appended before; and nothing else in the storage changes."""
+    if static:
+        slack = before + new + 3
+    generator = torch.Generator().manual_seed(seed)
+
+    def drawn(tokens: int) -> tuple[Tensor, Tensor]:
+        shape = (len(lengths), 2, tokens)
+        one, other = (torch.randn(*shape, dim, generator=generator).to(DEVICE, dtype) for dim in dims)
+        return one, other
+
+    storage, expected = (storage_of(lengths, *dims, dtype, slack, seed, static=static) for _ in range(2))
+    if before:
+        first = drawn(before)
+        storage.append(*first)
+        expected.append(*first)
+    last = drawn(new)
+    query = random_query(storage, len(lengths), 1 if new > 1 else 3, new, seed)
+    room = slack if static else before + new
+    visible = torch.ones(len(lengths), new, room, dtype=torch.bool).tril(before)
+    if hidden:
+        visible[0, :, : (before + new) // 2] = False
+    given_visible = visible.to(DEVICE) if hidden or static or new > 1 else None
+    with poisoned_memory():
+        output = ragged_attention(query, storage, SCALING, given_visible, last)
+    expected.append(*last)
+    assert storage.lengths.tolist() == expected.lengths.tolist()
+    after = ragged_attention(query, expected, SCALING, given_visible)
+    torch.testing.assert_close(output, after, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+    for mine, theirs in ((storage.keys, expected.keys), (storage.values, expected.values)):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=0, equal_nan=True)
+
+
+@needs_triton
 def test_tokens_are_seen_from_the_step_that_appends_them() -> None:
     """Also past the slack, where segments move, and after some were taken back."""
     storage = storage_of([[60, 1, 130]], 32, 32, torch.float32, slack=3)
@@ -195,12 +254,14 @@ def arguments(storage: FlatStorage, group: int) -> tuple[Any, ...]:
     rows = random_query(storage, 1, group, 1).reshape(storage.heads, group, -1)
     assert storage.chunks is not None
     size, starts, listed, firsts = storage.chunks
-    return rows, storage.keys, storage.values, starts, storage.ends, listed, firsts, size, SCALING, None
+    new = (torch.ones(storage.heads, 2, flat.shape[1]).to(flat) for flat in (storage.keys, storage.values))
+    places = (starts, storage.stops, storage.ends, listed, firsts)
+    return rows, *new, storage.keys, storage.values, *places, size, SCALING, None
 
 
 @needs_triton
 def test_the_operator_is_described_as_it_is() -> None:
-    """Its fake has the real one's shapes, so that torch.compile and CUDA graphs can take it."""
+    """Its fake has the real one's shapes, and it changes what it says: torch.compile can take it."""
     storage = storage_of([[9, 70]], 24, 16, torch.float32)
     tests = ("test_schema", "test_faketensor")
     torch.library.opcheck(ragged_decode, arguments(storage, 3), test_utils=tests)
@@ -284,15 +345,15 @@ from triton.compiler import ASTSource
 from sparsemm.cache.triton_kernels import attend_chunk, merge_chunks
 
 TYPES = {
-    **dict.fromkeys(("query", "keys", "values", "merged"), "*bf16"),
-    **dict.fromkeys(("starts", "ends"), "*i64"),
+    **dict.fromkeys(("query", "new_keys", "new_values", "keys", "values", "merged"), "*bf16"),
+    **dict.fromkeys(("starts", "stops", "ends"), "*i64"),
     **dict.fromkeys(("chunks", "firsts"), "*i32"),
     **dict.fromkeys(("partial", "sums"), "*fp32"),
     **{"visible": "*u8", "scaling": "fp32"},
-    **dict.fromkeys(("rows", "tokens", "appended", "heads"), "i32"),
+    **dict.fromkeys(("rows", "new", "tokens", "columns", "heads"), "i32"),
 }
 TILES = dict(HEAD_DIM=80, VALUE_DIM=80, KEY_TILE=128, VALUE_TILE=128, ROW_TILE=16, SLOT_TILE=64)
-TILES |= dict(CHUNK=64, OPERAND=tl.bfloat16, PART_TILE=16)
+TILES |= dict(CHUNK=64, NEW_TILE=16, OPERAND=tl.bfloat16, PART_TILE=16)
 for kernel, constants in ((attend_chunk, {"visible": None}), (attend_chunk, {}), (merge_chunks, {})):
     constants = constants | {name: TILES[name] for name in kernel.arg_names if name in TILES}
     types = {name: "constexpr" if name in constants else TYPES[name] for name in kernel.arg_names}

@@ -243,7 +243,48 @@ def test_compiled_forms_are_further_contenders():
     methods = methods_of(["snapkv", "sparsemm"], [40], 32, lambda: torch.rand(2, 4))
     labels = [rival.label for rival in contenders(methods, compiled=True)]
     assert labels[:3] == ["fullkv dynamic", "fullkv static", "fullkv static compiled"]
-    assert {"snapkv 40", "sparsemm 40"} <= set(labels)
+    assert labels[3:] == ["snapkv 40", "snapkv 40 compiled", "sparsemm 40", "sparsemm 40 compiled"]
+
+
+def test_compiled_forms_are_measured(tmp_path):
+    rows, _ = run(
+        tmp_path,
+        "shapes=[small]",
+        "layers=1",
+        "lengths=[96]",
+        "compile=true",
+        "backend=padded",
+        "warm_up=2",
+        "methods=[snapkv]",
+    )
+    assert [(row["method"], row["cache"], row["compiled"]) for row in rows] == [
+        ("fullkv", "dynamic", False),
+        *(("fullkv", "static", compiled) for compiled in (False, True)),
+        *(("snapkv", "ragged", compiled) for compiled in (False, True)),
+    ]
+    assert not any(row["failed"] for row in rows)
+    assert all(row["ratio"] > 0 and row["decode_ms"] > 0 for row in rows)
+    # A graph for each, which the second round's new cache meets again.
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
+    plain, compiled = rows[3:]
+    assert compiled["realised_budget"] == plain["realised_budget"] == 40
+    assert compiled["slack_bytes"] == plain["slack_bytes"]
+    assert compiled["decoded_by"] == "padded"
+
+
+def test_what_cannot_be_compiled_says_so_and_the_rest_goes_on(tmp_path, monkeypatch):
+    def broken(*given: Any) -> Any:
+        raise RuntimeError("no compiler here\nand more")
+
+    monkeypatch.setattr(LlamaForCausalLM, "get_compiled_call", broken)
+    rows, _ = run(tmp_path, "shapes=[small]", "lengths=[96]", "methods=[snapkv]", "compile=true")
+    failed = "not compiled: no compiler here"
+    assert [row["failed"] for row in rows] == [None, None, failed, None, failed]
+    assert all("ratio" in row or row["failed"] for row in rows)
+    # Only there: elsewhere it is a mistake of the program.
+    monkeypatch.setattr(decode_bench, "_next", broken)
+    with pytest.raises(RuntimeError, match="no compiler here"):
+        run(tmp_path / "other", "shapes=[small]", "lengths=[96]", "methods=[snapkv]")
 
 
 def test_read_bytes_leave_out_only_an_embedding_of_its_own():

@@ -50,3 +50,10 @@ def test_concentration_draws_both_tables():
     np.testing.assert_allclose(np.asarray(measured.get_ydata()), 100 * shares["score_share"])
     assert [np.asarray(line.get_xdata()).tolist() for line in right.get_lines()] == [[10, 30, 40]] * 2
     inside(figure)
+
+
+def test_concentration_of_one_image_has_no_agreement():
+    scores = HeadScores(np.random.default_rng(0).random((1, 4, 4)), {})
+    figure = head_concentration(top_share(scores), rank_agreement(scores))
+    assert [axes.axison for axes in figure.axes] == [True, False]
+    inside(figure)

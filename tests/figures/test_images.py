@@ -6,11 +6,14 @@ draws them anew: look at what changed.
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from sparsemm.figures import (
     accuracy_vs_budget,
     accuracy_vs_realised_budget,
     allocation_heatmap,
+    attention_on_image,
     decode_vs_context,
     differences_vs_budget,
     head_concentration,
@@ -25,6 +28,7 @@ from sparsemm.figures import (
 )
 from sparsemm.figures.style import COLUMN_WIDTH, RC
 from sparsemm.heads import HeadScores
+from sparsemm.heads.attention import AttentionMaps
 from sparsemm.heads.concentration import rank_agreement, top_share
 from tests.figures.test_decode import made_up
 
@@ -105,3 +109,12 @@ def test_head_concentration():
     return head_concentration(
         top_share(scores, resamples=50), rank_agreement(scores, draws=10), title="made up"
     )
+
+
+@compared
+def test_attention_on_image():
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.rand(2, 3, 4, 6, generator=generator) ** 4 / 24
+    picture = Image.fromarray(np.linspace(80, 255, 96 * 64, dtype=np.uint8).reshape(64, 96)).convert("RGB")
+    attention = AttentionMaps(maps, ("1-0", "0-2", "0-1"), ("4", "2"), "42", "What?", picture)
+    return attention_on_image(attention, {"visual heads": ["0-1", "1-0"], "other heads": ["0-2"]})

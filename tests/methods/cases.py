@@ -1,21 +1,14 @@
 """The matrix: every configuration of every method, by its config name."""
 
 from collections.abc import Callable
+from dataclasses import fields
+from pkgutil import resolve_name
 
 import torch
 from torch import Tensor
 
-from sparsemm.methods import (
-    AdaKV,
-    FullKV,
-    KVMethod,
-    ModelShape,
-    PyramidKV,
-    RandomHeads,
-    SnapKV,
-    SparseMM,
-    StreamingLLM,
-)
+from sparsemm.configs import names, read
+from sparsemm.methods import KVMethod, ModelShape
 
 Factory = Callable[[int | float, int, ModelShape], KVMethod]
 
@@ -30,32 +23,28 @@ def visual_scores(shape: ModelShape, seed: int = 0) -> Tensor:
     return scores
 
 
-METHODS: dict[str, Factory] = {
-    "fullkv": lambda budget, window, shape: FullKV(),
-    "streaming_llm": lambda budget, window, shape: StreamingLLM(budget, window=window),
-    "snapkv": lambda budget, window, shape: SnapKV(budget, window=window),
-    "pyramidkv": lambda budget, window, shape: PyramidKV(budget, window=window),
-    "adakv": lambda budget, window, shape: AdaKV(budget, window=window),
-    "adakv_original": lambda budget, window, shape: AdaKV(
-        budget, window=window, floor=0.5, kernel=7, pooling="max", normalize=False
-    ),
-    "sparsemm": lambda budget, window, shape: SparseMM(budget, visual_scores(shape), window=window),
-    "random": lambda budget, window, shape: RandomHeads(budget, window=window),
-    "sparsemm_layer_mean": lambda budget, window, shape: SparseMM(
-        budget, visual_scores(shape), window=window, control="layer_mean"
-    ),
-    "sparsemm_shuffled": lambda budget, window, shape: SparseMM(
-        budget, visual_scores(shape), window=window, control="shuffled"
-    ),
-    "sparsemm_flat": lambda budget, window, shape: SparseMM(
-        budget, visual_scores(shape), window=window, control="flat"
-    ),
-    "pyramidkv_released": lambda budget, window, shape: PyramidKV(budget, window=window, rounding="released"),
-    "adakv_released": lambda budget, window, shape: AdaKV(budget, window=window, rounding="released"),
-    "sparsemm_released": lambda budget, window, shape: SparseMM(
-        budget, visual_scores(shape), window=window, overflow="drop", rounding="released"
-    ),
-}
+def _factory(name: str) -> Factory:
+    """A method as its configuration has it, with made head scores where it wants some."""
+    parameters = read("method", name)
+    method = resolve_name(parameters.pop("_target_"))
+    taken = {field.name for field in fields(method) if field.init}
+
+    def make(budget: int | float, window: int, shape: ModelShape) -> KVMethod:
+        given = {"budget": budget, "window": window, "head_scores": visual_scores(shape)}
+        return method(**parameters | {name: value for name, value in given.items() if name in taken})
+
+    return make
+
+
+METHODS: dict[str, Factory] = {name: _factory(name) for name in names("method")}
+"""One for every file of ``eval_configs/method``: a new method enters every test of the matrix by its file."""
+
+DESIGNED = (
+    *("fullkv", "streaming_llm", "snapkv", "pyramidkv", "adakv", "adakv_original", "sparsemm", "random"),
+    *("sparsemm_layer_mean", "sparsemm_shuffled", "sparsemm_flat"),
+    *("pyramidkv_released", "adakv_released", "sparsemm_released"),
+)
+"""Those of the papers and their controls; `tests.methods.reference` has their formulas."""
 
 # Whose quotas sum to the budget to the token, and over what.
 EXACT_PER_LAYER = ("streaming_llm", "snapkv", "adakv", "adakv_original", "sparsemm_flat")

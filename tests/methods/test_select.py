@@ -6,7 +6,7 @@ import torch
 from sparsemm.methods import FullKV, ModelShape, SnapKV, kept_mask, prompt_lengths, select, top_mask
 from sparsemm.methods.head_scored import HeadScored
 from tests.methods import reference
-from tests.methods.cases import EVICTS_AT_THE_PROMPT, METHODS, visual_scores
+from tests.methods.cases import DESIGNED, EVICTS_AT_THE_PROMPT, METHODS, visual_scores
 
 WINDOW, LENGTH, PADDING = 8, 48, 11
 SHAPES = {"mha": ModelShape(3, 4, 4, 8), "gqa": ModelShape(3, 6, 2, 8)}
@@ -28,7 +28,7 @@ def left_padded(batch: int = 2, padding: int = PADDING, length: int = LENGTH) ->
     return valid
 
 
-@everything
+@pytest.mark.parametrize("name", DESIGNED)
 @both_shapes
 @pytest.mark.parametrize("budget", [WINDOW, 20, 36, 0.5, LENGTH, LENGTH + 7])
 def test_kept_indices_are_the_methods(name, shape, budget):

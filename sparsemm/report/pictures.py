@@ -1,0 +1,147 @@
+"""The documents of the tasks as the sample explorer shows them: question and a small picture."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image, UnidentifiedImageError
+
+from sparsemm.configs import InputError
+from sparsemm.evaluation.generation import image_key
+from sparsemm.evaluation.official import BENCHMARKS, local_files
+from sparsemm.evaluation.task_files import TASK_FILES
+from sparsemm.evaluation.tasks import check_data, include_path
+
+STEPS = ((640, 60), (512, 50), (384, 45), (288, 40), (256, 25), (192, 25), (144, 20), (96, 15))
+"""Longest side in pixels and WebP quality, from the best down; the first that is small enough is taken."""
+
+TRIED = 24
+"""Documents, evenly spread, by which a step is chosen."""
+
+OPTIONS = ("options", *"ABCD")
+"""Columns with the choices that a question offers."""
+
+
+class Shown(NamedTuple):
+    """A document: what is asked, the hash of its image's pixels as in samples.parquet, a WebP in base64."""
+
+    question: str
+    images: tuple[str, ...]
+    picture: str
+
+
+def documents_of(
+    task: str, options: Mapping[str, Any], given: str | None, count: int, limit: int
+) -> list[Shown]:
+    """The first documents of a task.
+
+    Parameters
+    ----------
+    task : str
+    options : mapping
+        The task's part of the sweep's configuration.
+    given : str, optional
+        Parquet files of the task, in the place of those that the sweep had: a file, a folder or a pattern.
+    count : int
+        Documents.
+    limit : int
+        Bytes that all pictures together may have, in base64.
+
+    Raises
+    ------
+    InputError
+        One line that says why there are none.
+    """
+    if task in TASK_FILES:
+        if given is not None:
+            raise InputError(f"--data is for official tasks: the pages of {task} are drawn from seeds")
+        check_data(task)
+        files = [include_path() / f"{task}.parquet"]
+    elif task in BENCHMARKS and (given or options.get("data_files")):
+        files = local_files(task, {**options, "data_files": given or options["data_files"]})
+    elif task in BENCHMARKS:
+        raise InputError(f"its data came from the hub; give them as parquet files: --data {task}=FILES")
+    else:
+        raise InputError("it is no task that this sparsemm knows")
+    return _read(tuple(files), count, limit)
+
+
+@cache
+def _read(files: tuple[Path, ...], count: int, limit: int) -> list[Shown]:
+    """Kept in memory: a served report is built often, always with the same documents."""
+    every = max(1, count // TRIED)
+    tried = [row for at, row in enumerate(_rows(files, count)) if at % every == 0]
+    side, quality = STEPS[-1]
+    for side, quality in STEPS:
+        spent = [len(_picture(_image(row), side, quality)) for row in tried]
+        if sum(spent) * count <= limit * len(spent):
+            break
+    return [_shown(row, side, quality) for row in _rows(files, count)]
+
+
+def _rows(files: Sequence[Path], count: int) -> Iterator[dict[str, Any]]:
+    """The first documents: `doc_id` is the place in all files together."""
+    import pyarrow.parquet as pq
+
+    left = count
+    for file in files:
+        with pq.ParquetFile(file) as parquet:
+            columns = [name for name in ("image", "question", *OPTIONS) if name in parquet.schema_arrow.names]
+            for batch in parquet.iter_batches(batch_size=64, columns=columns):
+                for row in batch.to_pylist():
+                    if left <= 0:
+                        return
+                    left -= 1
+                    yield row
+
+
+def _image(row: Mapping[str, Any]) -> Image.Image | None:
+    """The decoded image; None where there is none, or it is no image."""
+    held = row.get("image")
+    content = held.get("bytes") if isinstance(held, dict) else held
+    if not isinstance(content, bytes):
+        return None
+    try:
+        image = Image.open(io.BytesIO(content))
+        image.load()
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
+        return None
+    return image
+
+
+def _shown(row: Mapping[str, Any], side: int, quality: int) -> Shown:
+    image = _image(row)
+    if image is None:
+        return Shown(_question(row), (), "")
+    # Most tasks' code gives the model the image as RGB, some as it is.
+    seen = dict.fromkeys(
+        image_key([{"role": "user", "content": [{"type": "image", "image": form}]}])
+        for form in (image, image.convert("RGB"))
+    )
+    return Shown(_question(row), tuple(seen), _picture(image, side, quality))
+
+
+def _picture(image: Image.Image | None, side: int, quality: int) -> str:
+    if image is None:
+        return ""
+    small = image.convert("RGB")
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, format="WEBP", quality=quality, method=4)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _question(row: Mapping[str, Any]) -> str:
+    lines = [str(row.get("question") or "")]
+    for name in OPTIONS:
+        value = row.get(name)
+        if isinstance(value, list):
+            lines += [f"{chr(ord('A') + at)}. {option}" for at, option in enumerate(value)]
+        elif isinstance(value, str) and value not in ("", "nan"):
+            lines.append(f"{name}. {value}")
+    return "\n".join(lines)

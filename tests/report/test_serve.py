@@ -1,0 +1,141 @@
+"""`sparsemm report --serve`: on this machine alone, and newer when the sweep is."""
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+from sparsemm import cli
+from sparsemm.report import PageOptions
+from sparsemm.report.serve import HOST, Live, Server, status_line, version_of
+from tests.report.browser import launched, opened, until
+from tests.report.conftest import put
+
+
+@pytest.fixture
+def server(results) -> Iterator[Server]:
+    live = Live(results, PageOptions())
+    live.refresh()
+    server = Server(live, 0)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def address(server: Server) -> str:
+    return f"http://{HOST}:{server.server_address[1]}/"
+
+
+def get(server: Server, path: str, **headers: str) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(HOST, server.server_address[1], timeout=10)
+    connection.request("GET", path, headers=headers)
+    answer = connection.getresponse()
+    return answer.status, answer.read()
+
+
+def test_two_addresses_for_this_machine_alone(server, results):
+    assert server.server_address[0] == "127.0.0.1"
+    status, page = get(server, "/")
+    assert (status, page) == (200, server.live.page)
+    status, news = get(server, "/version")
+    assert json.loads(news) == {
+        "version": version_of(results),
+        "status": "13 of 13 cells are finished; no sweep is running.",
+    }
+    for path in ("/run.json", "/../run.json", "/page", "//etc/passwd"):
+        assert get(server, path)[0] == 404
+    assert get(server, "/", Host="evil.example:80")[0] == 403
+    assert get(server, "/", Host=f"localhost:{server.server_address[1]}")[0] == 200
+
+
+def test_the_version_changes_with_the_files_alone(results):
+    first = version_of(results)
+    assert version_of(results) == first
+    put(results, "later", "adakv", 16.0, {1})
+    second = version_of(results)
+    assert second != first
+    (results / "run.json").write_text("{}")
+    assert version_of(results) != second
+
+
+def test_tables_alone_are_served(results):
+    for cell in (results / "cells").glob("*.json"):
+        cell.unlink()
+    (results / "cells").rmdir()
+    assert status_line(results) == "Only tables of a finished sweep are here."
+
+
+def test_a_folder_without_finished_cells_waits(tmp_path):
+    live = Live(tmp_path, PageOptions())
+    live.refresh()
+    assert live.status == "No sweep has begun here."
+    assert "No cell is finished yet." in live.page.decode()
+    put(tmp_path, "first", "fullkv", None, {1})
+    live.refresh()
+    assert "No cell is finished yet." not in live.page.decode()
+    assert "these are of the 1 cells that are finished" in live.page.decode()
+
+
+def test_damage_while_it_runs_is_said_and_the_page_stays(results):
+    live = Live(results, PageOptions())
+    live.refresh()
+    page = live.page
+    (results / "cells" / "broken.json").write_text("{")
+    ended = threading.Event()
+    threading.Timer(4, ended.set).start()
+    live.follow(ended)
+    assert live.page == page
+    assert "broken.json is no cell's file" in live.status
+    assert str(results) in live.status
+
+
+def test_a_port_that_is_taken(server, results, capsys):
+    assert cli.main(["report", str(results), "--serve", "--port", str(server.server_address[1])]) == 2
+    assert "name another with --port" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_cleanly(results):
+    with subprocess.Popen(
+        [sys.executable, "-m", "sparsemm", "report", str(results), "--serve", "--port", "0"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ,
+    ) as running:  # fmt: skip
+        assert running.stdout is not None
+        said = running.stdout.readline()
+        with urllib.request.urlopen(said.split()[0], timeout=20) as answer:
+            assert answer.read().startswith(b"<!doctype html>")
+        running.send_signal(signal.SIGINT)
+        _, errors = running.communicate(timeout=20)
+    assert running.returncode == 0
+    assert errors == ""
+
+
+def test_the_page_loads_itself_again_and_keeps_its_filters(server, results):
+    with launched() as browser, opened(browser, address(server)) as (page, trouble):
+        page.get_by_role("button", name="SparseMM", exact=True).click()
+        page.select_option("#sample-show", "wrong")
+        page.click("#sample-next")
+        before = page.url, page.input_value("#sample-document")
+        until(page, "document.querySelector('#live').textContent.startsWith('13 of 13')")
+        put(results, "later", "adakv", 16.0, {1})
+        server.live.refresh()
+        page.wait_for_selector("#summary-table tbody tr:nth-child(14)", state="attached")
+        page.wait_for_selector("html[data-drawn]", state="attached")
+        assert (page.url, page.input_value("#sample-document")) == before
+        assert (
+            page.get_by_role("button", name="SparseMM", exact=True).get_attribute("aria-pressed") == "false"
+        )
+        trouble.none(address(server), f"{address(server)}version")
+        server.shutdown()
+        server.server_close()
+        until(page, "document.querySelector('#live').textContent.startsWith('The server has ended')")
