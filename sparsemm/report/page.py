@@ -114,7 +114,6 @@ def build_page(results: Results, options: PageOptions | None = None, *, version:
         "ablations": tables.ablations(cells),
         "cells": rows,
         "heads": heads,
-        "allocations": allocation_maps(results, rows),
         "efficiency": tables.efficiency_rows(options.efficiency) if options.efficiency else [],
         "pictures": {task: index for index, task in enumerate(samples.pictures)},
     }
@@ -139,6 +138,7 @@ def build_page(results: Results, options: PageOptions | None = None, *, version:
         efficiency_columns=tables.EFFICIENCY_COLUMNS,
         samples=samples,
         provenance=provenance(results),
+        allocations=allocation_maps(results, rows),
         notices=[*results.notices, *missing_heads, *samples.notices],
         **shared,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,6 +19,9 @@ HOST = "127.0.0.1"
 PORT = 8765
 POLL_S = 2.0
 """How often the folder is looked at."""
+
+REST = 10
+"""After a page is made, so many times as long no other is: the sweep needs the machine."""
 
 
 class Live:
@@ -34,8 +38,10 @@ class Live:
         self.version = self.status = ""
         self.page = b""
 
+        self.rest_until = 0.0
+
     def refresh(self) -> None:
-        """Look at the folder, and make the page again if its files have changed.
+        """Look at the folder; make the page again if its files have changed and the last one is old enough.
 
         Raises
         ------
@@ -43,11 +49,15 @@ class Live:
             The results cannot be read.
         """
         version, self.status = version_of(self.folder), status_line(self.folder)
-        if version != self.version:
-            told, self.status = self.status, f"{self.status} A newer page is being made."
-            results = read_results(self.folder, may_be_empty=True)
-            self.page = build_page(results, self.options, version=version).encode("utf-8")
-            self.version, self.status = version, told
+        started = time.monotonic()
+        if version == self.version or started < self.rest_until:
+            return
+        told, self.status = self.status, f"{self.status} A newer page is being made."
+        results = read_results(self.folder, may_be_empty=True)
+        self.page = build_page(results, self.options, version=version).encode("utf-8")
+        self.version, self.status = version, told
+        ended = time.monotonic()
+        self.rest_until = ended + REST * (ended - started)
 
     def follow(self, ended: threading.Event) -> None:
         """Refresh until `ended`; what cannot be read now is said in the page, and read again."""

@@ -129,7 +129,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "cell": cell,
             "layer": layer,
             "kv_head": head,
-            "nominal": float(8 * layer + head),
+            "nominal": 8.0 * layer + head + (cell == "sparse160"),
             "kept": 8.0 * layer + head,
         }
         for cell in ("snap160", "sparse160")

@@ -1,5 +1,6 @@
 """The page in a browser: filters, samples, keys, links, colours, widths, and texts that try to break out."""
 
+import json
 import re
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode
@@ -80,6 +81,11 @@ def test_the_allocation_of_a_chosen_cell(page):
     page.locator("#allocation").scroll_into_view_if_needed()
     page.wait_for_selector("#allocation-plots .js-plotly-plot")
     assert texts(page, "#allocation-line option") == ["SnapKV", "SparseMM"]
+    maps = json.loads(page.locator("#allocations").text_content() or "")
+    assert [
+        one["kept"] == [[8 * layer + head for head in range(2)] for layer in range(4)] for one in maps
+    ] == [True] * 2
+    assert [one["nominal"] and one["nominal"][3] for one in maps] == [None, [25, 26]]
     page.select_option("#allocation-line", "SnapKV")
     assert texts(page, "#allocation-plots h3") == ["SnapKV"]
     assert "least 0.0, most 25.0" in texts(page, "#allocation-plots p")[0]

@@ -64,7 +64,9 @@ def test_no_text_of_the_data_becomes_an_element(page):
     elements = Elements()
     elements.feed(page)
     names = [name for name, _ in elements.found]
-    assert names.count("script") == 1 + 2 + 2 + 2  # data, samples and pictures of two tasks, Plotly and ours
+    assert (
+        names.count("script") == 2 + 2 + 2 + 2
+    )  # data, allocations, samples and pictures of two tasks, code
     assert names.count("img") == 1
     assert not any(name.startswith("on") for _, attributes in elements.found for name in attributes)
     assert not any(
