@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from sparsemm import cli
-from sparsemm.launchers import PLUGINS
+from sparsemm.cli.launchers import PLUGINS
 
 SCRIPT = Path(__file__).with_name("one_node_slurm.sh")
 DOCUMENTS = 12
