@@ -6,6 +6,7 @@ from pkgutil import resolve_name
 import pytest
 from hydra import compose, initialize_config_dir
 
+from sparsemm.cli.launchers import PLUGINS
 from sparsemm.configs import names, read, shipped, summary
 from sparsemm.evaluation import official
 from sparsemm.evaluation.methods import build_method
@@ -13,7 +14,6 @@ from sparsemm.evaluation.official import BENCHMARKS
 from sparsemm.evaluation.sweep import plan
 from sparsemm.evaluation.tables import PROMPTS
 from sparsemm.evaluation.tasks import TASK_FILES
-from sparsemm.launchers import PLUGINS
 from tests.composing import composed
 from tests.methods.cases import DESIGNED
 

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from sparsemm.cache import RaggedCache, varlen
+from sparsemm.cache.accounting import cache_bytes
 from sparsemm.cache.decode import ragged_attention
 from sparsemm.cache.storage import FlatStorage
 from tests.cache.reference import assert_same, generate
-from tests.cache.test_matrix import BELOW, method_of
+from tests.cache.test_matrix import BELOW, method_of, shape_of
 from tests.families import build, inputs
 
 BACKENDS: tuple[Any, ...] = ("torch_varlen", "flash_attn")
@@ -113,9 +114,21 @@ def test_whole_generations_are_those_of_the_grouped_backend(
     expected = generate(model, prompts, RaggedCache(model.config, method))
     for check in ("ragged_cache.check_backend", "layer.check_backend_input"):
         monkeypatch.setattr(f"sparsemm.cache.{check}", lambda *given: None)
-    cache = RaggedCache(model.config, method, backend=backend)
+    cache = RaggedCache(model.config, method, backend=backend, max_new_tokens=9)
     assert_same(generate(model, prompts, cache), expected)
-    assert cache.stats().tokens_evicted > 0
+    stats = cache.stats()
+    assert stats.tokens_evicted > 0
+    computed = cache_bytes(
+        stats.realised_per_head,
+        torch.tensor(stats.prompt_tokens),
+        padded_length=prompts["input_ids"].shape[1],
+        appended=5,
+        max_new_tokens=9,
+        shape=shape_of("llava_next"),
+        dtype=torch.float32,
+        backend=backend,
+    )
+    assert computed == (stats.kv_bytes - stats.slack_bytes, stats.full_kv_bytes)
 
 
 @backends

@@ -15,8 +15,8 @@ install() {
         printf '#!/bin/sh\nexit 101\n' >$policy
         chmod +x $policy
     fi
-    apt-get -qq update && apt-get -qq install --yes --no-install-recommends slurm-wlm munge >/dev/null
-    local code=$?
+    local code=0
+    { apt-get -qq update && apt-get -qq install --yes --no-install-recommends slurm-wlm munge >/dev/null; } || code=$?
     [ -z "$ours" ] || rm -f $policy
     return $code
 }
