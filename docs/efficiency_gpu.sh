@@ -17,15 +17,15 @@ PIECES=(
   "shapes=[llava_next_mistral_7b] lengths=[16384,32768]"
   "shapes=[qwen2_vl_7b] lengths=[2048,4096,8192]"
   "shapes=[qwen2_vl_7b] lengths=[16384,32768]"
-  # Budgets at 32K.
-  "shapes=[llava_next_vicuna_7b] lengths=[32768] methods=[snapkv,sparsemm] budgets=[64,128,512,1024,2048]"
-  "shapes=[qwen2_vl_7b] lengths=[32768] methods=[snapkv,sparsemm] budgets=[64,128,512,1024,2048]"
+  # Budgets at 32K; not compiled, since a graph for each would take longer than a piece may.
+  "shapes=[llava_next_vicuna_7b] lengths=[32768] methods=[snapkv,sparsemm] budgets=[64,128,512,1024,2048] compile=false"
+  "shapes=[qwen2_vl_7b] lengths=[32768] methods=[snapkv,sparsemm] budgets=[64,128,512,1024,2048] compile=false"
   # Batches at 8K; what does not fit is a row that says so.
   "shapes=[llava_next_vicuna_7b] lengths=[8192] batch_sizes=[4,16] methods=[snapkv,sparsemm] rounds=2"
   "shapes=[llava_next_mistral_7b] lengths=[8192] batch_sizes=[4,16] methods=[snapkv,sparsemm] rounds=2"
   "shapes=[qwen2_vl_7b] lengths=[8192] batch_sizes=[4,16] methods=[snapkv,sparsemm] rounds=2"
-  # The backend that CPUs decode with, beside the default one above.
-  "shapes=[llava_next_vicuna_7b,qwen2_vl_7b] lengths=[8192,32768] methods=[snapkv,sparsemm] backend=grouped compile=false"
+  # The Triton kernel beside the default backend above.
+  "shapes=[llava_next_vicuna_7b,qwen2_vl_7b] lengths=[8192,32768] methods=[snapkv,sparsemm] backend=triton"
   # The embedded model.
   "shapes=[checkpoint] lengths=[256,2048,4096] budgets=[64]"
 )

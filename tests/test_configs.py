@@ -6,6 +6,7 @@ from pkgutil import resolve_name
 import pytest
 from hydra import compose, initialize_config_dir
 
+from sparsemm.cli.launchers import PLUGINS
 from sparsemm.configs import names, read, shipped, summary
 from sparsemm.evaluation import official
 from sparsemm.evaluation.methods import build_method
@@ -13,7 +14,6 @@ from sparsemm.evaluation.official import BENCHMARKS
 from sparsemm.evaluation.sweep import plan
 from sparsemm.evaluation.tables import PROMPTS
 from sparsemm.evaluation.tasks import TASK_FILES
-from sparsemm.launchers import PLUGINS
 from tests.composing import composed
 from tests.methods.cases import DESIGNED
 
@@ -168,6 +168,7 @@ def test_verbs_leave_nothing_of_hydras_behind(verb):
     assert config.hydra.job_logging.root is None
 
 
+@pytest.mark.filterwarnings(r"ignore:\s*'hydra/launcher/")
 @pytest.mark.parametrize("launcher", names("hydra/launcher"))
 def test_launchers(launcher):
     plugin = pytest.importorskip(f"hydra_plugins.{PLUGINS[launcher]}")

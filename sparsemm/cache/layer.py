@@ -201,8 +201,8 @@ class RaggedLayer(HeldLayer):
 
     @property
     def is_compileable(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether decode steps can be compiled."""
-        return self.settings.static
+        """Whether steps can be compiled; not while a prompt comes in chunks, or these would be, too."""
+        return self.settings.static and (self.settings.prompt_length is None or self.storage is not None)
 
     def _held(self) -> int:
         """Tokens of the full K and V."""

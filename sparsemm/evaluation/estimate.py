@@ -57,12 +57,15 @@ class Rate(NamedTuple):
     cells: int | None = None
 
     def fanned_out(self, cells: int) -> float | None:
-        """Seconds for a document under so many cells at once; between both measured numbers it is linear."""
+        """Seconds for a document under so many cells at once: on the line through both measured numbers.
+
+        The line does not fall: more cells never take less time, though a busy machine may say so.
+        """
         if self.together is None or self.cells is None or self.cells == cells:
             return self.together
         if self.alone is None or self.cells <= 1:
             return None
-        return self.alone + (cells - 1) * (self.together - self.alone) / (self.cells - 1)
+        return self.alone + (cells - 1) * max(0.0, self.together - self.alone) / (self.cells - 1)
 
 
 def costs(config: Mapping[str, Any]) -> list[Cost]:

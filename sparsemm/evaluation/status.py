@@ -20,7 +20,7 @@ from rich.table import Table
 
 from sparsemm.configs import InputError
 from sparsemm.evaluation import storefile
-from sparsemm.evaluation.jobs import FINISHED, INTERRUPTED, RUNNING, WAITING, Job, read_jobs
+from sparsemm.evaluation.jobs import FINISHED, INTERRUPTED, RUNNING, WAITING, Job, jobs_folder, read_jobs
 from sparsemm.evaluation.results import read_cells
 from sparsemm.evaluation.tables import variant
 from sparsemm.evaluation.writers import (
@@ -128,7 +128,8 @@ def read_status(folder: Path) -> Status:
     OSError
         A killed writer left an unfinished transaction, and the folder is read-only here.
     """
-    if not (folder / "cells").is_dir() and not store_files_folder(folder).is_dir():
+    places = (folder / "cells", store_files_folder(folder), jobs_folder(folder))
+    if not any(place.is_dir() for place in places):
         finished = (folder / "cells.csv").is_file()
         what = "only tables of a finished sweep" if finished else "no results"
         raise InputError(f"{what} at {folder}: it has neither cells/ nor responses/")

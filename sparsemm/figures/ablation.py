@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sparsemm.figures.panels import check_one_line
-from sparsemm.figures.style import FULL_WIDTH, RC, MethodStyle, metric_label
+from sparsemm.figures.style import FULL_WIDTH, RC, MethodStyle, legend_columns, metric_label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,7 +91,12 @@ def mask_ablation(cells: pd.DataFrame, *, width: float = FULL_WIDTH) -> Figure:
     for panel in panels[len(tasks) :]:
         panel.set_axis_off()
     figure.supxlabel("query heads switched off (% of all)", fontsize=mpl.rcParams["axes.labelsize"])
-    figure.legend(list(handles.values()), list(handles), loc="outside upper center", ncols=3)
+    figure.legend(
+        list(handles.values()),
+        list(handles),
+        loc="outside upper center",
+        ncols=legend_columns(list(handles), width),
+    )
     return figure
 
 

@@ -8,7 +8,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from sparsemm.figures.style import FULL_WIDTH, RC
+from sparsemm.figures.style import FULL_WIDTH, NARROW, RC
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,8 +39,9 @@ def head_concentration(
     matplotlib.figure.Figure
         Not registered with pyplot: nothing to close.
     """
-    figure = Figure(figsize=(width, 2.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    narrow = width < NARROW
+    figure = Figure(figsize=(width, 4.6 if narrow else 2.6), layout="constrained")
+    left, right = figure.subplots(2, 1) if narrow else figure.subplots(1, 2)
     share = 100 * top_share
     left.plot([0, 100], [0, 100], color="0.6", linestyle=":", label="all heads equal")
     left.fill_between(

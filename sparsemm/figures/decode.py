@@ -13,7 +13,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from sparsemm.figures.style import FULL_WIDTH, RC, legend_order, method_style, published_mark
+from sparsemm.figures.style import (
+    FULL_WIDTH,
+    NARROW,
+    RC,
+    legend_columns,
+    legend_order,
+    method_style,
+    published_mark,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +49,7 @@ PANEL = ("shape", "layers", "layers_of", "dtype")
 def decode_figures(table: pd.DataFrame, *, width: float = FULL_WIDTH) -> dict[str, Figure]:
     """Draw every figure of a ``decode.csv``: one for each device and budget, by name.
 
-    Batches are left out but for the smallest, and budgets that were measured at one prompt length alone. On
+    Batches are left out but for the smallest, and models that were measured at one prompt length alone. On
     a GPU models with all of their layers have figures of their own, ``decode_<device>_<budget>``; models that
     were cut are drawn apart, ``decode_cut_…``.
 
@@ -60,13 +68,14 @@ def decode_figures(table: pd.DataFrame, *, width: float = FULL_WIDTH) -> dict[st
             for budget in sorted(part["budget"].dropna().unique()):
                 name = re.sub(r"\W+", "_", f"{device}").strip("_").lower()
                 name = f"decode{'_cut' * cut}_{name}_{budget:g}"
-                own = part["budget"] == budget
-                if part.loc[own, "prompt_tokens"].nunique() < 2:
+                own = part[part["budget"] == budget]
+                own = own[own.groupby(list(PANEL))["prompt_tokens"].transform("nunique") > 1]
+                if own.empty:
                     continue
                 # FullKV's of the same shapes and lengths: others were measured with another budget.
                 keys = [*PANEL, "prompt_tokens"]
-                beside = part[part["budget"].isna()].merge(part.loc[own, keys].drop_duplicates(), on=keys)
-                chosen = pd.concat([beside, part[own]])
+                beside = part[part["budget"].isna()].merge(own[keys].drop_duplicates(), on=keys)
+                chosen = pd.concat([beside, own])
                 figures[name] = decode_vs_context(chosen, published=not cut and device != "cpu", width=width)
     return figures
 
@@ -89,19 +98,26 @@ def decode_vs_context(rows: pd.DataFrame, *, published: bool, width: float = FUL
         Width of the figure in inches.
     """
     panels = list(rows.groupby(list(PANEL), sort=False))
-    figure = Figure(figsize=(width, 4.0), layout="constrained")
-    axes = figure.subplots(2, len(panels), squeeze=False, sharex="col")
+    narrow = width < NARROW
+    height = 1.9 * len(panels) + 0.7 if narrow else 4.0
+    figure = Figure(figsize=(width, height), layout="constrained")
+    shape = (len(panels), 2) if narrow else (2, len(panels))
+    grid = figure.subplots(*shape, squeeze=False, sharex=False if narrow else "col")
+    axes = grid.T if narrow else grid
     for column, (_, part) in enumerate(panels):
         _panel(axes[0][column], axes[1][column], part, published)
-    axes[0][0].set_ylabel("decode (ms/token)")
-    axes[1][0].set_ylabel("peak with weights (GB)" if published else "KV allocated (MB)")
-    for axis in axes[1]:
+    for first in range(len(panels)) if narrow else [0]:
+        axes[0][first].set_ylabel("decode (ms/token)")
+        axes[1][first].set_ylabel("peak with weights (GB)" if published else "KV allocated (MB)")
+    for axis in grid[-1]:
         axis.set_xlabel("prompt tokens")
     budget = rows["budget"].dropna().iloc[0]
     weights = "random weights" if (rows["weights"] == "random").all() else "random or trained weights"
     weights = "trained weights" if (rows["weights"] != "random").all() else weights
     row = rows.iloc[0]
-    figure.suptitle(f"budget {budget:g}, batch {row['batch_size']}, {weights}, {row['device']}", fontsize=8)
+    between = "\n" if narrow else ", "
+    title = f"budget {budget:g}, batch {row['batch_size']}, {weights}{between}{row['device']}"
+    figure.suptitle(title, fontsize=mpl.rcParams["axes.titlesize"])
     handles = [
         Line2D([], [], **method_style(name).line())
         for name in sorted(rows["method"].unique(), key=legend_order)
@@ -111,7 +127,9 @@ def decode_vs_context(rows: pd.DataFrame, *, published: bool, width: float = FUL
             Line2D([], [], **published_mark(style.color), label=f"published, {style.label}")
             for style in map(method_style, ("fullkv", "sparsemm"))
         ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    labels = [str(handle.get_label()) for handle in handles]
+    columns = legend_columns(labels, width)
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
     return figure
 
 
@@ -119,7 +137,7 @@ def _panel(latency: Axes, memory: Axes, rows: pd.DataFrame, published: bool) -> 
     first = rows.iloc[0]
     shape, layers, of = first["shape"], int(first["layers"]), int(first["layers_of"])
     count = "" if layers == of else f"\n{layers} of {of} layers"
-    latency.set_title(f"{shape}{count}\n{first['dtype']}")
+    latency.set_title(f"{shape}{count}\n{first['dtype']}", fontsize=7)
     for name in sorted(rows["method"].unique(), key=legend_order):
         mine = rows[rows["method"] == name].sort_values("decode_ms", kind="stable")
         best = mine.drop_duplicates("prompt_tokens").sort_values("prompt_tokens")

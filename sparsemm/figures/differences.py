@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sparsemm.figures.panels import label_budgets
-from sparsemm.figures.style import FULL_WIDTH, RC, MethodStyle
+from sparsemm.figures.style import FULL_WIDTH, RC, MethodStyle, legend_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,5 +86,10 @@ def differences_vs_budget(comparisons: pd.DataFrame, *, width: float = FULL_WIDT
     for panel in panels[len(tasks) :]:
         panel.set_axis_off()
     figure.supxlabel("budget (KV entries per layer and head)", fontsize=mpl.rcParams["axes.labelsize"])
-    figure.legend(list(handles.values()), list(handles), loc="outside upper center", ncols=3)
+    figure.legend(
+        list(handles.values()),
+        list(handles),
+        loc="outside upper center",
+        ncols=legend_columns(list(handles), width),
+    )
     return figure

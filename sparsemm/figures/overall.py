@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import bootstrap
 
 from sparsemm.figures.panels import drawable
-from sparsemm.figures.style import FULL_WIDTH, RC, legend_order, method_style
+from sparsemm.figures.style import FULL_WIDTH, NARROW, RC, legend_columns, legend_order, method_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -113,13 +113,15 @@ def overall_score(cells: pd.DataFrame, *, width: float = FULL_WIDTH) -> Figure:
     models = list(table["model"].unique())
     methods = sorted(table["method"].unique(), key=legend_order)
     tasks = list(dict.fromkeys(task for task in cells["task"] if task in set(ratios["task"])))
-    figure = Figure(figsize=(width, 0.19 * len(methods) + 1.0), layout="constrained")
-    panels = figure.subplots(1, len(models), squeeze=False, sharey=True)[0]
+    lines, columns = (len(models), 1) if width < NARROW else (1, len(models))
+    figure = Figure(figsize=(width, lines * (0.19 * len(methods) + 0.6) + 0.5), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).ravel()
     for panel, model in zip(panels, models, strict=True):
         _draw(panel, table[table["model"] == model], ratios[ratios["model"] == model], methods, tasks)
         points = table.loc[table["model"] == model, "points"].iloc[0]
-        panel.set_title(f"{model}, {points} pairs of task and budget")
-        panel.set_xlabel("score relative to FullKV (root mean square)")
+        panel.set_title(f"{model}\n{points} pairs of task and budget", fontsize=7)
+    label = "score over FullKV's (root mean square)"
+    figure.supxlabel(label, fontsize=mpl.rcParams["axes.labelsize"])
     panels[0].set_yticks(range(len(methods)), [method_style(method).label for method in methods])
     panels[0].set_ylim(len(methods) - 0.5, -0.5)
     handles = [
@@ -127,8 +129,10 @@ def overall_score(cells: pd.DataFrame, *, width: float = FULL_WIDTH) -> Figure:
         for number, task in enumerate(tasks)
     ]
     overall = Line2D([], [], color="0.2", marker="d", markersize=6, label="all, 95% bootstrap over pairs")
-    columns = min(len(handles) + 1, max(1, int(width / 1.35)))
-    figure.legend(handles=[overall, *handles], loc="outside upper center", ncols=columns)
+    labels = [str(handle.get_label()) for handle in (overall, *handles)]
+    figure.legend(
+        [overall, *handles], labels, loc="outside upper center", ncols=legend_columns(labels, width)
+    )
     return figure
 
 

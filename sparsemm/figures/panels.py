@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from numpy.typing import NDArray
 
 from sparsemm.evaluation.tables import SETTINGS, without_seed
-from sparsemm.figures.style import legend_order, method_style, metric_label
+from sparsemm.figures.style import legend_columns, legend_order, method_style, metric_label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,9 +32,6 @@ NARROW_INCHES = 1.7
 
 TICK_INCHES = 0.26
 """Least distance of two budget labels: a label of four digits fits."""
-
-LETTER_INCHES = 0.06
-"""Width that a letter of the legend is given."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +70,7 @@ class Panels:
         names = [method_style(method).label for method in self.methods if method in handles]
         drawn = [handles[method] for method in self.methods if method in handles]
         labels = [*names, *(str(line.get_label()) for line in more.values())]
-        columns = _legend_columns(labels, self.figure.get_figwidth())
+        columns = legend_columns(labels, self.figure.get_figwidth())
         self.figure.legend([*drawn, *more.values()], labels, loc="outside upper center", ncols=columns)
         self.figure.supxlabel(x, fontsize=mpl.rcParams["axes.labelsize"])
 
@@ -98,7 +95,7 @@ def empty_panels(cells: pd.DataFrame, *, width: float, more: Sequence[str] = ())
     columns = math.ceil(len(tasks) / rows_per_model)
     rows, panel_width = rows_per_model * len(models), width / columns
     labels = [*(method_style(method).label for method in methods), *more]
-    legend = 0.17 * math.ceil(len(labels) / _legend_columns(labels, width))
+    legend = 0.17 * math.ceil(len(labels) / legend_columns(labels, width))
     height = (min(0.9 * panel_width, 1.9) + 0.25) * rows + 0.3 + legend
     figure = Figure(figsize=(width, height), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).reshape(len(models), -1)
@@ -220,10 +217,6 @@ def _readable(budgets: Sequence[float], inches: float) -> list[float]:
         if not kept or np.log2(kept[-1] / budget) / span * inches >= TICK_INCHES:
             kept.append(budget)
     return kept
-
-
-def _legend_columns(labels: Sequence[str], width: float) -> int:
-    return min(len(labels), max(1, int(width / (0.5 + LETTER_INCHES * max(map(len, labels))))))
 
 
 def _title(task: str, rows: pd.DataFrame, *, narrow: bool) -> str:

@@ -75,7 +75,7 @@ def save(
     if timed:
         figures |= decode_figures(read_decode(folder), **sized)
         if not figures:
-            left_out("decode_vs_context is left out: no budget was measured at two prompt lengths")
+            left_out("decode_vs_context is left out: no model was measured at two prompt lengths")
     if (folder / "cells.csv").is_file() or not timed:
         figures |= sweep_figures(folder, decode=decode, paper=paper, say=left_out, **sized)
     if not figures:

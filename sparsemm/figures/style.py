@@ -7,7 +7,7 @@ vision deficiencies; every method also has a marker of its own, so that the line
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +17,9 @@ COLUMN_WIDTH = 3.35
 
 FULL_WIDTH = 6.9
 """Inches: both columns of a two-column paper."""
+
+NARROW = 5.0
+"""Inches: narrower figures stand panels one above the other that else stand side by side."""
 
 WIDTHS: Mapping[str, float] = MappingProxyType({"column": COLUMN_WIDTH, "full": FULL_WIDTH})
 """Widths by the names that ``sparsemm figures --width`` takes."""
@@ -113,6 +116,11 @@ METRIC_LABELS: Mapping[str, str] = MappingProxyType(
     }
 )
 """What a metric is called in titles, with its unit."""
+
+
+def legend_columns(labels: Sequence[str], width: float) -> int:
+    """In how many columns a legend fits `width` inches: a handle and about 0.06 inches a letter each."""
+    return min(len(labels), max(1, int(width / (0.5 + 0.06 * max(map(len, labels))))))
 
 
 def metric_label(metric: str) -> str:

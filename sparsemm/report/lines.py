@@ -19,16 +19,14 @@ PLAIN = ("prompt", "ablation", "fraction")
 def line_names(cells: pd.DataFrame) -> list[str]:
     """What the line of each cell is called: ``SparseMM, question after``.
 
-    Cells of one line differ in budget (without one, in the share of heads switched off) and seed alone. Settings
-    that differ between cells of the same method are named.
+    Cells of one line differ in budget (without one, in the share of heads switched off) and seed alone.
+    Settings that differ between cells of the same method are named.
     """
     names = [""] * len(cells)
     keys = ["model", "task", "method", *PLAIN]
     for _, rows in cells.reset_index(drop=True).groupby(keys, dropna=False, sort=False):
         differing = [
-            name
-            for name in SETTINGS
-            if name not in PLAIN and len(set(map(without_seed, rows[name]))) > 1
+            name for name in SETTINGS if name not in PLAIN and len(set(map(without_seed, rows[name]))) > 1
         ]
         for index, row in rows.iterrows():
             names[int(str(index))] = ", ".join([_plain_name(row), *_differences(row, rows, differing)])
@@ -80,7 +78,9 @@ def column_of(row: pd.Series) -> tuple[float, str]:
 
 def in_order(cells: pd.DataFrame) -> list[int]:
     """Rows by task, then as in legends, prompt, ablation, budget and seed."""
-    tasks = {pair: at for at, pair in enumerate(dict.fromkeys(zip(cells["model"], cells["task"], strict=True)))}
+    tasks = {
+        pair: at for at, pair in enumerate(dict.fromkeys(zip(cells["model"], cells["task"], strict=True)))
+    }
 
     def key(at: int) -> tuple[Any, ...]:
         row = cells.iloc[at]

@@ -53,10 +53,10 @@ class PageOptions:
             An entry of `data` has no ``=``.
         """
         pairs = [entry.partition("=") for entry in data]
-        for (task, _, files), entry in zip(pairs, data, strict=True):
-            if not task or not files:
+        for (task, _, held), entry in zip(pairs, data, strict=True):
+            if not task or not held:
                 raise InputError(f"--data must be TASK=FILES, got {entry!r}")
-        return cls(efficiency, documents or DOCUMENTS, {task: files for task, _, files in pairs})
+        return cls(efficiency, documents or DOCUMENTS, {task: held for task, _, held in pairs})
 
 
 def write_report(folder: Path, output: Path, options: PageOptions | None = None) -> Path:
@@ -114,7 +114,6 @@ def build_page(results: Results, options: PageOptions | None = None, *, version:
         "ablations": tables.ablations(cells),
         "cells": rows,
         "heads": heads,
-        "allocations": allocation_maps(results, rows),
         "efficiency": tables.efficiency_rows(options.efficiency) if options.efficiency else [],
         "pictures": {task: index for index, task in enumerate(samples.pictures)},
     }
@@ -139,6 +138,7 @@ def build_page(results: Results, options: PageOptions | None = None, *, version:
         efficiency_columns=tables.EFFICIENCY_COLUMNS,
         samples=samples,
         provenance=provenance(results),
+        allocations=allocation_maps(results, rows),
         notices=[*results.notices, *missing_heads, *samples.notices],
         **shared,
     )

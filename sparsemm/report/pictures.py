@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,7 +57,9 @@ def documents_of(
     InputError
         One line that says why there are none.
     """
-    if task in TASK_FILES and given is None:
+    if task in TASK_FILES:
+        if given is not None:
+            raise InputError(f"--data is for official tasks: the pages of {task} are drawn from seeds")
         check_data(task)
         files = [include_path() / f"{task}.parquet"]
     elif task in BENCHMARKS and (given or options.get("data_files")):
@@ -69,7 +71,7 @@ def documents_of(
     return _read(tuple(files), count, limit)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _read(files: tuple[Path, ...], count: int, limit: int) -> list[Shown]:
     """Kept in memory: a served report is built often, always with the same documents."""
     every = max(1, count // TRIED)
@@ -89,9 +91,7 @@ def _rows(files: Sequence[Path], count: int) -> Iterator[dict[str, Any]]:
     left = count
     for file in files:
         with pq.ParquetFile(file) as parquet:
-            columns = [
-                name for name in ("image", "question", *OPTIONS) if name in parquet.schema_arrow.names
-            ]
+            columns = [name for name in ("image", "question", *OPTIONS) if name in parquet.schema_arrow.names]
             for batch in parquet.iter_batches(batch_size=64, columns=columns):
                 for row in batch.to_pylist():
                     if left <= 0:

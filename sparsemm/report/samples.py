@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sparsemm.configs import InputError
+from sparsemm.configs import InputError, nearest
 from sparsemm.configs import names as names_of
 from sparsemm.configs import read as read_config
 from sparsemm.report.folder import Results
@@ -53,12 +53,20 @@ def explorer(
         How many, in equal shares of the models and tasks, from the first on.
     data : mapping, optional
         Parquet files by task, where they are not where the sweep had them.
+
+    Raises
+    ------
+    InputError
+        `data` names a task that is not in the results, or files that cannot be used.
     """
     found = Explorer()
     if results.samples is None or not groups:
         return found
     share = max(1, documents // len(groups))
     tasks = list(dict.fromkeys(str(group["task"]) for group in groups))
+    for task in data or {}:
+        if task not in tasks:
+            raise InputError(f"--data: there is no task {task!r} in {results.folder}; {nearest(task, tasks)}")
     shown: dict[str, list[Shown]] = {}
     last = results.samples.groupby("task")["doc_id"].max()
     for task in tasks:
@@ -69,17 +77,21 @@ def explorer(
                 task, _options(results, task), given, count, PICTURE_BYTES // len(tasks)
             )
         except InputError as error:
+            if given is not None:
+                raise
             shown[task] = []
             found.notices.append(f"no pictures and questions of {task}: {error}")
         found.pictures[task] = [one.picture for one in shown[task]]
     by_cell = dict(iter(results.samples.groupby("cell", sort=False)))
     for at, group in enumerate(groups):
         mine = [(index, row) for index, row in enumerate(rows) if row["group"] == at]
-        part, foreign = _group([(index, by_cell[row["id"]]) for index, row in mine], shown[group["task"]], share)
+        part, foreign = _group(
+            [(index, by_cell[row["id"]]) for index, row in mine], shown[group["task"]], share
+        )
         if foreign:
             found.notices.append(
-                f"{group['name']}: {foreign} documents are not those that the sweep saw: they have no picture "
-                "and no question here"
+                f"{group['name']}: {foreign} documents are not those that the sweep saw: they have no "
+                "picture and no question here"
             )
         found.groups.append(part)
     return found
@@ -130,7 +142,9 @@ def _group(
     part = {
         "documents": doc_ids,
         "total": total,
-        "questions": [shown[doc_id].question if fit else None for doc_id, fit in zip(doc_ids, fits, strict=True)],
+        "questions": [
+            shown[doc_id].question if fit else None for doc_id, fit in zip(doc_ids, fits, strict=True)
+        ],
         "pictured": [int(fit) for fit in fits],
         "targets": [_target(value) for value in firsts["target"].tolist()],
         "prompt_tokens": [number(value) for value in firsts["prompt_tokens"].tolist()],
@@ -154,4 +168,6 @@ def _target(value: Any) -> list[str]:
         return [raw]
     if not isinstance(held, list):
         held = [held]
-    return list(dict.fromkeys(one if isinstance(one, str) else json.dumps(one, ensure_ascii=False) for one in held))
+    return list(
+        dict.fromkeys(one if isinstance(one, str) else json.dumps(one, ensure_ascii=False) for one in held)
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,6 +19,9 @@ HOST = "127.0.0.1"
 PORT = 8765
 POLL_S = 2.0
 """How often the folder is looked at."""
+
+REST = 10
+"""After a page is made, so many times as long no other is: the sweep needs the machine."""
 
 
 class Live:
@@ -34,8 +38,10 @@ class Live:
         self.version = self.status = ""
         self.page = b""
 
+        self.rest_until = 0.0
+
     def refresh(self) -> None:
-        """Look at the folder, and make the page again if its files have changed.
+        """Look at the folder; make the page again if its files have changed and the last one is old enough.
 
         Raises
         ------
@@ -43,11 +49,15 @@ class Live:
             The results cannot be read.
         """
         version, self.status = version_of(self.folder), status_line(self.folder)
-        if version != self.version:
-            told, self.status = self.status, f"{self.status} A newer page is being made."
-            results = read_results(self.folder, may_be_empty=True)
-            self.page = build_page(results, self.options, version=version).encode("utf-8")
-            self.version, self.status = version, told
+        started = time.monotonic()
+        if version == self.version or started < self.rest_until:
+            return
+        told, self.status = self.status, f"{self.status} A newer page is being made."
+        results = read_results(self.folder, may_be_empty=True)
+        self.page = build_page(results, self.options, version=version).encode("utf-8")
+        self.version, self.status = version, told
+        ended = time.monotonic()
+        self.rest_until = ended + REST * (ended - started)
 
     def follow(self, ended: threading.Event) -> None:
         """Refresh until `ended`; what cannot be read now is said in the page, and read again."""
@@ -61,7 +71,10 @@ class Live:
 def version_of(folder: Path) -> str:
     """A hash of names, sizes and times of the files that the report is made of."""
     digest = hashlib.sha256()
-    for path in (*(folder / name for name in (*TABLES, "run.json")), *sorted((folder / "cells").glob("*.json"))):
+    for path in (
+        *(folder / name for name in (*TABLES, "run.json")),
+        *sorted((folder / "cells").glob("*.json")),
+    ):
         try:
             facts = path.stat()
         except FileNotFoundError:
@@ -107,7 +120,7 @@ class Handler(BaseHTTPRequestHandler):
     server: Server  # pyright: ignore[reportIncompatibleVariableOverride]
     server_version = "sparsemm"
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         """Answer; other host names than this machine's are refused, so that no web page can read along."""
         live, host = self.server.live, self.headers.get("Host", "")
         if host.rpartition(":")[0] not in (HOST, "localhost"):
@@ -156,7 +169,9 @@ def serve(folder: Path, options: PageOptions, *, port: int = PORT) -> None:
     try:
         server = Server(live, port)
     except OSError as error:
-        raise InputError(f"port {port} cannot be used ({error.strerror}); name another with --port") from error
+        raise InputError(
+            f"port {port} cannot be used ({error.strerror}); name another with --port"
+        ) from error
     ended = threading.Event()
     threading.Thread(target=live.follow, args=(ended,), daemon=True).start()
     print(f"http://{HOST}:{server.server_address[1]}/ shows {folder}; Ctrl-C ends", flush=True)
@@ -167,4 +182,3 @@ def serve(folder: Path, options: PageOptions, *, port: int = PORT) -> None:
     finally:
         ended.set()
         server.server_close()
-

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from sparsemm.figures.ablation import ABLATION_STYLES
-from sparsemm.figures.sweep import find_head_scores
 from sparsemm.figures.style import figure_of, legend_order, method_style
+from sparsemm.figures.sweep import find_head_scores
 from sparsemm.heads import HeadScores
 from sparsemm.report.folder import Results
 from sparsemm.report.lines import column_of, in_order, line_names, share
@@ -52,7 +52,7 @@ def text(value: Any) -> str:
 
 
 def mark(difference: Any, low: Any, high: Any) -> str:
-    """Whether an interval of a difference excludes zero: ``better``, ``worse``, ``equal``; empty without one."""
+    """Whether a difference's interval excludes zero: ``better``, ``worse``, ``equal``; empty without one."""
     if pd.isna(difference) or pd.isna(low) or pd.isna(high):
         return ""
     if low > 0 or high < 0:
@@ -97,8 +97,8 @@ def ablations(cells: pd.DataFrame) -> list[dict[str, Any]]:
 def cell_rows(cells: pd.DataFrame, ids: Sequence[str]) -> list[dict[str, Any]]:
     """One for each cell, ordered for reading.
 
-    ``group`` is the index in `groups`, ``line`` what the cell's line is called, ``place`` and ``column`` where it
-    stands in it, ``source`` the row of ``cells.csv``.
+    ``group`` is the index in `groups`, ``line`` what the cell's line is called, ``place`` and ``column``
+    where it stands in it, ``source`` the row of ``cells.csv``.
     """
     names = line_names(cells)
     of_group = {(one["model"], one["task"]): at for at, one in enumerate(groups(cells))}
@@ -124,7 +124,9 @@ def cell_rows(cells: pd.DataFrame, ids: Sequence[str]) -> list[dict[str, Any]]:
                 "ci": [number(row["ci_low"]), number(row["ci_high"])],
                 "diff": number(row["diff_full"]),
                 "diff_ci": [number(row["diff_ci_low"]), number(row["diff_ci_high"])],
-                "mark": "" if _is_full(row) else mark(row["diff_full"], row["diff_ci_low"], row["diff_ci_high"]),
+                "mark": ""
+                if _is_full(row)
+                else mark(row["diff_full"], row["diff_ci_low"], row["diff_ci_high"]),
                 "n": number(row["n"]),
                 "failed": number(row["n_failed"]),
                 "agreement": number(row["agreement_full"]),
@@ -159,7 +161,8 @@ def comparison_rows(table: pd.DataFrame | None, cells: pd.DataFrame) -> list[dic
             {
                 "group": group,
                 "compared": text(row["compared"]),
-                "first": text(row.get(row["compared"])),
+                "first": _label(row["compared"], text(row.get(row["compared"]))),
+                "second": _label(row["compared"], text(row["reference"])),
                 "method": text(row["method"]),
                 "prompt": text(row["prompt"]),
                 "ablation": text(row["ablation"]),
@@ -176,8 +179,16 @@ def comparison_rows(table: pd.DataFrame | None, cells: pd.DataFrame) -> list[dic
     return found
 
 
+def _label(compared: str, name: str) -> str:
+    """What a method or an ablation is called in legends."""
+    if compared == "method":
+        return method_style(name).label
+    style = ABLATION_STYLES.get(name)
+    return style.label if compared == "ablation" and style else name
+
+
 def head_maps(results: Results) -> tuple[list[dict[str, Any]], list[str]]:
-    """Every file of head scores that the cells used, each head's share of the sum in percent; and what is missing."""
+    """Files of head scores that the cells used, as shares of the sum in percent; and which are missing."""
     maps, notices = [], []
     for label in sorted(str(name) for name in results.cells["head_scores"].dropna().unique()):
         file = find_head_scores(label, results.folder)

@@ -4,9 +4,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch._inductor.utils import run_and_get_code
 from transformers import CompileConfig
 
 from sparsemm.cache import RaggedCache
+from sparsemm.cache.decode import ragged_attention
+from sparsemm.cache.storage import FlatStorage
 from sparsemm.methods import AdaKV, FullKV, SnapKV
 from tests.cache.compiling import graphs_of, own, whole
 from tests.cache.reference import assert_same, generate
@@ -114,6 +117,40 @@ def test_the_kernels_graph_holds_for_prompts_that_share_budgets_out_otherwise(na
             shares.append(cache.stats().realised_per_head)
         assert len(graphs) == 1
     assert name != "adakv" or not torch.equal(*shares)
+
+
+def test_chunks_of_a_prompt_are_not_compiled() -> None:
+    model = own("llama")
+    prompts = inputs("llama", 2)
+    cache = static(model, ADA, prompt_length=prompts["input_ids"].shape[1])
+    with graphs_of() as (graphs, backend):
+        result = generate(model, prompts, cache, prefill_chunk_size=10, **whole(backend))
+        assert graphs == []
+    assert cache.is_compileable
+    assert_same(result, generate(model, prompts, RaggedCache(model.config, ADA)))
+
+
+@pytest.mark.parametrize("backend", ["grouped", pytest.param("triton", marks=in_the_interpreter)])
+def test_a_compiled_step_copies_no_storage(backend: Any) -> None:
+    """Inductor writes new entries where they belong, also through the operator of the kernels."""
+    entries, new = torch.randn(1, 2, 37, 16), torch.randn(1, 2, 1, 16)
+    kept = torch.arange(37) < torch.tensor([[9, 37]])[..., None]
+    storage = FlatStorage.from_dense(entries, entries, kept, 5, backend, static=True)
+    query, visible = torch.randn(1, 4, 1, 16), torch.ones(1, 1, 5, dtype=torch.bool)
+    visible[..., 1:] = False
+
+    def step() -> torch.Tensor:
+        return ragged_attention(query, storage, 0.3, visible, (new, new))
+
+    torch.compiler.reset()
+    with torch.no_grad():
+        output, code = run_and_get_code(torch.compile(step, fullgraph=True))
+    torch.compiler.reset()
+    text = "\n".join(code)
+    assert f"({len(storage.keys)}, 16)" in text
+    assert f"empty_strided_cpu(({len(storage.keys)}, 16)" not in text
+    assert storage.appended == 1
+    torch.testing.assert_close(output, ragged_attention(query, storage, 0.3, visible))
 
 
 def test_generate_as_it_compiles_on_a_gpu() -> None:

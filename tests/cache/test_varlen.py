@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 from sparsemm.cache import RaggedCache, varlen
+from sparsemm.cache.accounting import cache_bytes
 from sparsemm.cache.decode import ragged_attention
 from sparsemm.cache.storage import FlatStorage
 from tests.cache.reference import assert_same, generate
-from tests.cache.test_matrix import BELOW, method_of
+from tests.cache.test_matrix import BELOW, method_of, shape_of
 from tests.families import build, inputs
 
-BACKENDS = ("torch_varlen", "flash_attn")
+BACKENDS: tuple[Any, ...] = ("torch_varlen", "flash_attn")
+GROUPED: Any = "grouped"
 backends = pytest.mark.parametrize("backend", BACKENDS)
 
 
@@ -87,7 +89,7 @@ def test_segments_are_read_where_they_lie(backend: Any, group: int, tokens: int)
     generator = torch.Generator().manual_seed(0)
     kept = torch.arange(40) < torch.tensor([[3, 40], [1, 17]])[..., None]
     keys, values = torch.randn(2, 2, 2, 40, 8, generator=generator)
-    storages = [FlatStorage.from_dense(keys, values, kept, 9, name) for name in (backend, "grouped")]
+    storages = [FlatStorage.from_dense(keys, values, kept, 9, name) for name in (backend, GROUPED)]
     for count in (1, tokens, 6):  # the last does not fit the slack
         new = torch.randn(2, 2, 2, count, 8, generator=generator)
         query = torch.randn(2, 2 * group, count, 8, generator=generator)
@@ -112,9 +114,21 @@ def test_whole_generations_are_those_of_the_grouped_backend(
     expected = generate(model, prompts, RaggedCache(model.config, method))
     for check in ("ragged_cache.check_backend", "layer.check_backend_input"):
         monkeypatch.setattr(f"sparsemm.cache.{check}", lambda *given: None)
-    cache = RaggedCache(model.config, method, backend=backend)
+    cache = RaggedCache(model.config, method, backend=backend, max_new_tokens=9)
     assert_same(generate(model, prompts, cache), expected)
-    assert cache.stats().tokens_evicted > 0
+    stats = cache.stats()
+    assert stats.tokens_evicted > 0
+    computed = cache_bytes(
+        stats.realised_per_head,
+        torch.tensor(stats.prompt_tokens),
+        padded_length=prompts["input_ids"].shape[1],
+        appended=5,
+        max_new_tokens=9,
+        shape=shape_of("llava_next"),
+        dtype=torch.float32,
+        backend=backend,
+    )
+    assert computed == (stats.kv_bytes - stats.slack_bytes, stats.full_kv_bytes)
 
 
 @backends
@@ -190,7 +204,7 @@ def test_the_library_itself(backend: Any, group: int, tokens: int) -> None:
     query = torch.randn(2, 2 * group, tokens, 64, generator=generator).bfloat16()
     visible = torch.ones(2, tokens, tokens, dtype=torch.bool).tril() if tokens > 1 else None
     found = []
-    for name, device, dtype in ((backend, "cuda", torch.bfloat16), ("grouped", "cpu", torch.float32)):
+    for name, device, dtype in ((backend, "cuda", torch.bfloat16), (GROUPED, "cpu", torch.float32)):
         held = keys.to(device, dtype), values.to(device, dtype), kept.to(device)
         storage = FlatStorage.from_dense(*held, 9, name)
         seen = None if visible is None else visible.to(device)

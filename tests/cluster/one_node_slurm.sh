@@ -15,8 +15,8 @@ install() {
         printf '#!/bin/sh\nexit 101\n' >$policy
         chmod +x $policy
     fi
-    apt-get -qq update && apt-get -qq install --yes --no-install-recommends slurm-wlm munge >/dev/null
-    local code=$?
+    local code=0
+    { apt-get -qq update && apt-get -qq install --yes --no-install-recommends slurm-wlm munge >/dev/null; } || code=$?
     [ -z "$ours" ] || rm -f $policy
     return $code
 }
@@ -25,7 +25,8 @@ start() {
     local folder=$1 node cpus memory
     node=$(hostname -s)
     getent hosts "$node" >/dev/null || node=localhost
-    cpus=$(nproc)
+    cpus=$(nproc --all)
+    cpus=$((cpus > 2 ? cpus : 2)) # two processes of a job must fit
     memory=$(($(awk '/^MemTotal/ {print $2}' /proc/meminfo) / 1024 - 256))
     mkdir -p "$folder"/{state,spool,log}
     command install --directory --owner=munge --group=munge --mode=0755 "$folder/munge"
@@ -56,6 +57,7 @@ SchedulerParameters=sched_interval=2,batch_sched_delay=0,sched_min_interval=1000
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 MpiDefault=none
+SlurmdParameters=config_overrides
 KillWait=1
 ReturnToService=2
 NodeName=$node NodeAddr=127.0.0.1 CPUs=$cpus RealMemory=$memory State=UNKNOWN

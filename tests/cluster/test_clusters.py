@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from sparsemm import cli
-from sparsemm.launchers import PLUGINS
+from sparsemm.cli.launchers import PLUGINS
 
 SCRIPT = Path(__file__).with_name("one_node_slurm.sh")
 DOCUMENTS = 12
@@ -31,7 +31,16 @@ TABLES = ("cells.csv", "comparisons.csv", "samples.parquet")
 SLURM = ["hydra/launcher=slurm", "hydra.launcher.gpus_per_node=null", "hydra.launcher.cpus_per_task=1"]
 RAY = ["hydra/launcher=ray", "hydra.launcher.ray.remote.num_gpus=0", "+hydra.launcher.ray.init.num_cpus=2"]
 RAY += ["+hydra.launcher.ray.init.include_dashboard=false"]
-PATIENCE_S = 300
+RAY += ["hydra.launcher.ray.init.object_store_memory=80000000"]
+PATIENCE_S = 600
+STARTED: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left() -> Iterator[None]:
+    yield
+    while STARTED:
+        STARTED.pop().kill()
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +101,12 @@ def multirun(*overrides: str) -> list[str]:
 
 def start(folder: Path, environment: dict[str, str], *overrides: str) -> subprocess.Popen[str]:
     log = (folder / "said.txt").open("w")
-    return subprocess.Popen(
-        multirun(*overrides), cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, text=True
+    STARTED.append(
+        subprocess.Popen(
+            multirun(*overrides), cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, text=True
+        )
     )
+    return STARTED[-1]
 
 
 def said(folder: Path) -> str:

@@ -74,6 +74,7 @@ def test_a_rate_is_measured_from_what_was_stored(elsewhere):
     assert rate.fanned_out(4) == 2.0
     assert rate.fanned_out(7) == pytest.approx(3.5)
     assert Rate(0.5, None).fanned_out(7) is None
+    assert Rate(0.5, 0.4, 4).fanned_out(90) == 0.5
 
 
 def test_a_plan_without_the_model_looks_at_all_parameters(capfd):

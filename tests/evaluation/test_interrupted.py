@@ -92,8 +92,8 @@ def test_killed_sweeps_go_on_and_end_with_the_same_files(expected: Path, untrain
     assert 0 < cells(results) < CELLS
     ended = subprocess.run(command(untrained), cwd=tmp_path, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    assert (results / "cells.csv").read_bytes() == (expected / "cells.csv").read_bytes()
-    assert (results / "samples.parquet").read_bytes() == (expected / "samples.parquet").read_bytes()
+    for name in ("cells.csv", "samples.parquet", "allocations.parquet"):
+        assert (results / name).read_bytes() == (expected / name).read_bytes(), name
     assert set(stored(results).values()) == {1}
     assert len(stored(results)) == DOCUMENTS * CELLS
 
@@ -110,8 +110,8 @@ def test_two_processes_share_the_documents(expected: Path, untrained: Path, tmp_
     )
     assert ended.returncode == 0, ended.stderr
     results = tmp_path / "results/run"
-    assert (results / "cells.csv").read_bytes() == (expected / "cells.csv").read_bytes()
-    assert (results / "samples.parquet").read_bytes() == (expected / "samples.parquet").read_bytes()
+    for name in ("cells.csv", "samples.parquet", "allocations.parquet"):
+        assert (results / name).read_bytes() == (expected / name).read_bytes(), name
     shares = []
     for path in sorted((results / "responses").glob("*.sqlite")):
         with closing(sqlite3.connect(path)) as connection:

@@ -107,6 +107,7 @@ def test_status_of_jobs(tmp_path):
         Job("made.pages", "l", "finished", started=1.0, ended=2.0),
     ):
         write_job(tmp_path, job)
+    assert read_status(tmp_path).cells == []  # nothing has been answered yet
     (tmp_path / "jobs/half.json").write_text("{")
     assert read_job(tmp_path, "half") is None
     assert len(read_jobs(tmp_path)) == 5

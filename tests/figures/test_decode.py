@@ -93,3 +93,15 @@ def test_a_folder_with_only_a_decode_table_is_drawn(tmp_path):
     names = ["decode_cut_nvidia_h100_256", "decode_cpu_256"]
     assert [path.name for path in written] == [f"{name}.{kind}" for name in names for kind in ("png", "pdf")]
     assert all(path.stat().st_size > 5000 for path in written)
+
+
+def test_a_single_length_is_no_curve(tmp_path):
+    short = made_up("cpu")
+    short = short[(short["shape"] != "qwen2_vl_7b") | (short["prompt_tokens"] == 2048)]
+    [figure] = decode_figures(short).values()
+    titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
+    assert titles == ["llava_next_vicuna_7b\nbfloat16"]
+    one = short[short["prompt_tokens"] == 2048]
+    one.to_csv(tmp_path / "decode.csv", index=False)
+    with pytest.raises(ValueError, match="no model was measured at two prompt lengths"):
+        save(tmp_path, say=lambda line: None)

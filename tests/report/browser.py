@@ -49,7 +49,12 @@ class Trouble:
             self.dialogs.append(dialog.message)
             dialog.dismiss()
 
-        page.on("console", lambda message: self.errors.append(message.text) if message.type in ("error", "warning") else None)
+        page.on(
+            "console",
+            lambda message: (
+                self.errors.append(message.text) if message.type in ("error", "warning") else None
+            ),
+        )
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("dialog", closed)
         page.on("request", lambda request: self.asked.append(request.url))
@@ -58,7 +63,9 @@ class Trouble:
         """Nothing went wrong, and nothing but these addresses was asked for."""
         assert self.errors == []
         assert self.dialogs == []
-        assert {address.partition("#")[0] for address in self.asked if not address.startswith(("data:", "blob:"))} <= set(addresses)
+        assert {
+            address.partition("#")[0] for address in self.asked if not address.startswith(("data:", "blob:"))
+        } <= set(addresses)
 
 
 def until(page: Page, expression: str, seconds: float = 20) -> None:

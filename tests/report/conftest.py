@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +60,8 @@ def answers(wrong: set[int]) -> list[str]:
 
 
 def put(
-    folder: Path, cell_id: str, method: str, budget: float | None, wrong: set[int], *, task: str = "docvqa_val",
-    **row: Any,
+    folder: Path, cell_id: str, method: str, budget: float | None, wrong: set[int], *,
+    task: str = "docvqa_val", **row: Any,
 ) -> None:  # fmt: skip
     """A finished cell: all documents of `wrong` score 0, one (10) in part, the others 1."""
     texts = answers(wrong)
@@ -91,11 +90,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made") / "<b>made & up"
     folder.mkdir()
     scores = folder.parent / "heads.json"
-    scores.write_text(json.dumps({f"{layer}-{head}": [layer + head / 7] for layer in range(4) for head in range(8)}))
+    scores.write_text(
+        json.dumps({f"{layer}-{head}": [layer + head / 7] for layer in range(4) for head in range(8)})
+    )
     label = f"heads.json@{hashlib.sha256(scores.read_bytes()).hexdigest()[:12]}"
     data = folder.parent / "docvqa.parquet"
     pages = [
-        {"image": {"bytes": png(picture(at)), "path": None}, "question": question(at), "answers": [f"target {at}"]}
+        {
+            "image": {"bytes": png(picture(at)), "path": None},
+            "question": question(at),
+            "answers": [f"target {at}"],
+        }
         for at in range(DOCUMENTS)
     ]
     pd.DataFrame(pages).to_parquet(data)
@@ -110,14 +115,23 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in (0, 1):
         put(folder, f"random{seed}", "random", 16.0, {seed, 22}, seed=seed)
     run = {
-        "config": {"model": {"head_scores": str(scores)}, "tasks": {"docvqa_val": {"metric": "anls", "data_files": str(data)}}},
+        "config": {
+            "model": {"head_scores": str(scores)},
+            "tasks": {"docvqa_val": {"metric": "anls", "data_files": str(data)}},
+        },
         "versions": {"torch": "2.13.0"},
         "git_commit": "abc</pre><script>alert(1)</script>",
     }
     (folder / "run.json").write_text(json.dumps(run))
     derive_tables(folder)
     kept = [
-        {"cell": cell, "layer": layer, "kv_head": head, "nominal": float(8 * layer + head), "kept": 8.0 * layer + head}
+        {
+            "cell": cell,
+            "layer": layer,
+            "kv_head": head,
+            "nominal": 8.0 * layer + head + (cell == "sparse160"),
+            "kept": 8.0 * layer + head,
+        }
         for cell in ("snap160", "sparse160")
         for layer in range(4)
         for head in range(2)
@@ -127,8 +141,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def results(made: Path, tmp_path: Path) -> Iterator[Path]:
+def results(made: Path, tmp_path: Path) -> Path:
     """A finished sweep's folder."""
     folder = tmp_path / made.name
     shutil.copytree(made, folder)
-    yield folder
+    return folder

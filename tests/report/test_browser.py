@@ -1,5 +1,6 @@
 """The page in a browser: filters, samples, keys, links, colours, widths, and texts that try to break out."""
 
+import json
 import re
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode
@@ -31,7 +32,9 @@ def browser():
 @pytest.fixture(scope="module")
 def file(made, tmp_path_factory) -> Path:
     decode = ROOT / "results" / "efficiency" / "decode.csv"
-    return write_report(made, tmp_path_factory.mktemp("report") / "report.html", PageOptions(efficiency=decode))
+    return write_report(
+        made, tmp_path_factory.mktemp("report") / "report.html", PageOptions(efficiency=decode)
+    )
 
 
 @pytest.fixture
@@ -78,6 +81,11 @@ def test_the_allocation_of_a_chosen_cell(page):
     page.locator("#allocation").scroll_into_view_if_needed()
     page.wait_for_selector("#allocation-plots .js-plotly-plot")
     assert texts(page, "#allocation-line option") == ["SnapKV", "SparseMM"]
+    maps = json.loads(page.locator("#allocations").text_content() or "")
+    assert [
+        one["kept"] == [[8 * layer + head for head in range(2)] for layer in range(4)] for one in maps
+    ] == [True] * 2
+    assert [one["nominal"] and one["nominal"][3] for one in maps] == [None, [25, 26]]
     page.select_option("#allocation-line", "SnapKV")
     assert texts(page, "#allocation-plots h3") == ["SnapKV"]
     assert "least 0.0, most 25.0" in texts(page, "#allocation-plots p")[0]
@@ -111,7 +119,11 @@ def test_filters_act_on_charts_and_tables_and_stay_in_the_address(page, file, br
 def test_the_prompts_filter(page):
     page.select_option("#prompt", "question_after_compression")
     shown = page.locator("#summary-table tbody tr:not([hidden]) th").all_text_contents()
-    assert shown == ["FullKV", "SnapKV, question after", "FullKV"] or sorted(shown) == ["FullKV", "FullKV", "SnapKV, question after"]
+    assert shown == ["FullKV", "SnapKV, question after", "FullKV"] or sorted(shown) == [
+        "FullKV",
+        "FullKV",
+        "SnapKV, question after",
+    ]
     assert address(page)["prompt"] == ["question_after_compression"]
 
 
@@ -144,12 +156,16 @@ def test_what_was_right_in_fullkv_and_is_wrong_at_a_budget(page):
             break
         page.click("#sample-next")
     assert seen == LOST
-    assert texts(page, "#sample-count") == [f"{len(LOST)} of {len(LOST)} that match, of {DOCUMENTS} documents"]
+    assert texts(page, "#sample-count") == [
+        f"{len(LOST)} of {len(LOST)} that match, of {DOCUMENTS} documents"
+    ]
     page.select_option("#sample-line", "SparseMM")
     assert texts(page, "#sample-count") == [f"none of {DOCUMENTS} documents"]
     page.select_option("#sample-show", "gained")
     page.select_option("#sample-line", "SnapKV")
-    assert texts(page, "#sample-count") == [f"1 of {len(FULL_WRONG - SNAP_WRONG)} that match, of {DOCUMENTS} documents"]
+    assert texts(page, "#sample-count") == [
+        f"1 of {len(FULL_WRONG - SNAP_WRONG)} that match, of {DOCUMENTS} documents"
+    ]
 
 
 def test_another_threshold_for_right(page):
@@ -167,7 +183,9 @@ def test_a_documents_page_question_and_answers(page):
     assert page.locator("#sample-question").text_content() == question(7)
     assert (page.locator("#sample-target").text_content() or "").startswith("target 7\n")
     image = page.locator("#sample-picture")
-    assert image.evaluate("image => image.decode().then(() => [image.naturalWidth, image.naturalHeight])") == [64, 48]
+    assert image.evaluate(
+        "image => image.decode().then(() => [image.naturalWidth, image.naturalHeight])"
+    ) == [64, 48]
     assert image.get_attribute("alt") == "Picture of document 7"
     page.get_by_role("button", name=re.compile("^Random, seed 1, 16: ")).click()
     assert texts(page, "#sample-detail h3") == ["Random, seed 1, 16"]
@@ -182,7 +200,13 @@ def test_keys_go_to_the_next_and_previous_document(page):
     explore(page)
     page.locator("#explorer h2").click()
     assert page.input_value("#sample-document") == "0"
-    for key, expected in (("j", "1"), ("ArrowRight", "2"), ("k", "1"), ("ArrowLeft", "0"), ("ArrowLeft", "0")):
+    for key, expected in (
+        ("j", "1"),
+        ("ArrowRight", "2"),
+        ("k", "1"),
+        ("ArrowLeft", "0"),
+        ("ArrowLeft", "0"),
+    ):
         page.keyboard.press(key)
         assert page.input_value("#sample-document") == expected
     page.focus("#sample-right")
@@ -199,11 +223,16 @@ def test_links_lead_to_a_sample(page, browser, file):
     with opened(browser, page.url) as (other, trouble):
         assert other.input_value("#sample-document") == page.input_value("#sample-document") == str(LOST[2])
         assert texts(other, "#sample-count") == texts(page, "#sample-count")
-        assert other.evaluate("Math.abs(document.querySelector('#explorer').getBoundingClientRect().top) < innerHeight / 2")
+        assert other.evaluate(
+            "Math.abs(document.querySelector('#explorer').getBoundingClientRect().top) < innerHeight / 2"
+        )
         other.evaluate("location.hash = 'task=docvqa_val&doc=3'")
         until(other, "document.querySelector('#sample-document').value === '3'")
         trouble.none(file.as_uri())
-    with opened(browser, link(file, task="no such task", doc="-5", line="<b>", methods="?")) as (other, trouble):
+    with opened(browser, link(file, task="no such task", doc="-5", line="<b>", methods="?")) as (
+        other,
+        trouble,
+    ):
         assert other.input_value("#sample-document") == "0"
         trouble.none(file.as_uri())
 
@@ -224,14 +253,21 @@ def test_hostile_texts_are_shown_as_they_are(page):
     assert "<b>made & up" in page.title()
     assert page.locator("img").count() == 1
     assert page.locator("script:not([type])").count() == 2
-    assert page.locator("#sample-question").evaluate("one => getComputedStyle(one).unicodeBidi") in ("isolate", "plaintext")
+    assert page.locator("#sample-question").evaluate("one => getComputedStyle(one).unicodeBidi") in (
+        "isolate",
+        "plaintext",
+    )
 
 
 def test_a_script_that_got_in_would_not_run(browser, file):
     """The page's policy allows its own scripts alone."""
     with opened(browser, file) as (page, trouble):
-        page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=\"x:\" onerror=\"window.ran = 1\">')")
-        page.evaluate("document.body.append(Object.assign(document.createElement('script'), {text: 'window.ran = 2'}))")
+        page.evaluate(
+            "document.body.insertAdjacentHTML('beforeend', '<img src=\"x:\" onerror=\"window.ran = 1\">')"
+        )
+        page.evaluate(
+            "document.body.append(Object.assign(document.createElement('script'), {text: 'window.ran = 2'}))"
+        )
         page.wait_for_timeout(100)
         assert page.evaluate("window.ran") is None
         assert any("Content Security Policy" in error for error in trouble.errors)
@@ -271,7 +307,9 @@ def test_colours_are_the_figures(page):
     from sparsemm.figures.style import method_style
 
     for name in ("snapkv", "sparsemm"):
-        shown = page.locator(f"#summary-table [data-method-color={name}]").first.evaluate("one => one.style.background")
+        shown = page.locator(f"#summary-table [data-method-color={name}]").first.evaluate(
+            "one => one.style.background"
+        )
         red, green, blue = (int(number) for number in re.findall(r"\d+", shown))
         assert f"#{red:02X}{green:02X}{blue:02X}" == method_style(name).color
 
@@ -282,7 +320,7 @@ def test_focus_is_seen_and_everything_has_a_name(page):
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     nameless = page.evaluate(
         """[...document.querySelectorAll("button, select, input")].filter((one) =>
-            !one.textContent.trim() && !one.getAttribute("aria-label") && !(one.labels && one.labels.length)).length"""
+            !one.textContent.trim() && !one.getAttribute("aria-label") && !one.labels?.length).length"""
     )
     assert nameless == 0
     assert page.locator(".plot .area:not([aria-label])").count() == 0

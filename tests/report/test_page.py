@@ -40,7 +40,9 @@ class Elements(HTMLParser):
             self.scripts[self.inside] += data
 
 
-@pytest.mark.parametrize("text", [*HOSTILE_TEXTS, HOSTILE_TASK, HOSTILE_METHOD, "\ud800 alone", "\\u003c \\ \""])
+@pytest.mark.parametrize(
+    "text", [*HOSTILE_TEXTS, HOSTILE_TASK, HOSTILE_METHOD, "\ud800 alone", '\\u003c \\ "']
+)
 def test_json_in_a_script_says_the_same_and_cannot_end_it(text):
     written = script_json({"text": text, text: [text]})
     assert not re.search("[<>&\u2028\u2029]", written)
@@ -62,10 +64,15 @@ def test_no_text_of_the_data_becomes_an_element(page):
     elements = Elements()
     elements.feed(page)
     names = [name for name, _ in elements.found]
-    assert names.count("script") == 1 + 2 + 2 + 2  # data, samples and pictures of two tasks, Plotly and ours
+    assert (
+        names.count("script") == 2 + 2 + 2 + 2
+    )  # data, allocations, samples and pictures of two tasks, code
     assert names.count("img") == 1
     assert not any(name.startswith("on") for _, attributes in elements.found for name in attributes)
-    assert not any("href" in held and held["href"] is not None and not held["href"].startswith(("#", "data:,")) for _, held in elements.found)
+    assert not any(
+        "href" in held and held["href"] is not None and not held["href"].startswith(("#", "data:,"))
+        for _, held in elements.found
+    )
     assert not any((held.get("src") or "").strip() for _, held in elements.found)
     data = json.loads(elements.scripts["data"])
     assert HOSTILE_TASK in [group["name"] for group in data["groups"]]
@@ -117,6 +124,8 @@ WRONG = [
     (["{results}", "--efficiency", "none.csv"], "no such file: none.csv"),
     (["{results}", "--documents", "0"], "--documents must be a positive integer"),
     (["{results}", "--data", "docvqa_val"], "--data must be TASK=FILES, got 'docvqa_val'"),
+    (["{results}", "--data", "docvqa=a"], "there is no task 'docvqa' in"),
+    (["{results}", "--data", "docvqa_val=none.parquet"], "none.parquet cannot be used: No such file"),
     (["{results}", "--port", "80"], "--port belongs to --serve"),
     (["{results}", "--serve", "-o", "a.html"], "--serve writes no file"),
     (["{results}", "--serve", "--port", "99999"], "--port must be between 0 and 65535"),
@@ -134,7 +143,9 @@ def test_what_is_wrong_is_said_in_one_line(results, tmp_path, monkeypatch, capsy
     assert not list(tmp_path.glob("*.html"))
 
 
-@pytest.mark.parametrize("name", ["cells.csv", "comparisons.csv", "samples.parquet", "run.json", "allocations.parquet"])
+@pytest.mark.parametrize(
+    "name", ["cells.csv", "comparisons.csv", "samples.parquet", "run.json", "allocations.parquet"]
+)
 def test_a_damaged_table_is_named_and_an_old_report_stays(results, tmp_path, capsys, name):
     output = tmp_path / "report.html"
     output.write_text("old")

@@ -36,7 +36,14 @@ def folder_with(tmp_path: Path, texts: dict[str, list[str]], images: list[str]) 
     for name, answers in texts.items():
         method, _, budget = name.partition("@")
         size = float(budget) if budget else None
-        row = {"model": "m", "task": "docvqa_val", "metric": "anls", "method": method, "budget": size, "score": 0.5}
+        row = {
+            "model": "m",
+            "task": "docvqa_val",
+            "metric": "anls",
+            "method": method,
+            "budget": size,
+            "score": 0.5,
+        }
         row |= {"n": len(answers), "schema_version": 3}
         scores = [at % 2 for at in range(len(answers))]
         samples = {"doc_id": [*range(len(answers))], "response": answers, "score": scores, "image": images}
@@ -61,7 +68,10 @@ def test_two_thousand_documents_and_36_cells(tmp_path):
     assert 10e6 < output.stat().st_size < MEGABYTES * 1e6
     with launched() as browser, opened(browser, output) as (page, trouble):
         milliseconds = float(page.evaluate("document.documentElement.dataset.ready"))
-        assert page.locator("#sample-picture").evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
+        assert (
+            page.locator("#sample-picture").evaluate("image => image.decode().then(() => image.naturalWidth)")
+            > 100
+        )
         assert milliseconds < SECONDS * 1000
         trouble.none(output.as_uri())
 
@@ -83,7 +93,9 @@ def test_answers_that_repeat_are_written_once(tmp_path):
     same = ["the very same answer of some length"] * 200
     few = folder_with(tmp_path / "few", {"fullkv": same}, [""] * 200)
     many = folder_with(
-        tmp_path / "many", {"fullkv": same, **{f"snapkv@{budget}": same for budget in range(16, 36)}}, [""] * 200
+        tmp_path / "many",
+        {"fullkv": same, **{f"snapkv@{budget}": same for budget in range(16, 36)}},
+        [""] * 200,
     )
     sizes = [write_report(folder, tmp_path / "report.html").stat().st_size for folder in (few, many)]
     assert sizes[1] - sizes[0] < 20 * 2500

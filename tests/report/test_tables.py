@@ -67,7 +67,9 @@ def test_settings_that_differ_are_named():
     assert "window" not in " ".join(line_names(cells))
     first = cells.index[cells["method"] == "adakv"][0]
     cells.loc[first, "window"] = 16
-    cells.loc[first, "method_params"] = cells.loc[first, "method_params"].replace('"kernel": 5', '"kernel": 7')
+    cells.loc[first, "method_params"] = cells.loc[first, "method_params"].replace(
+        '"kernel": 5', '"kernel": 7'
+    )
     names = line_names(cells)
     assert "AdaKV, window 16.0, kernel 7" in names
     assert "AdaKV, window 8.0, kernel 5" in names
@@ -94,7 +96,9 @@ def test_samples_hold_every_answer_once(results):
     assert len(found.pictures["docvqa_val"]) == DOCUMENTS
     assert all(found.pictures["docvqa_val"])
     assert found.pictures[HOSTILE_TASK] == []
-    assert found.notices == [f"no pictures and questions of {HOSTILE_TASK}: it is no task that this sparsemm knows"]
+    assert found.notices == [
+        f"no pictures and questions of {HOSTILE_TASK}: it is no task that this sparsemm knows"
+    ]
 
 
 def test_fewer_documents_are_the_first(results):
@@ -106,7 +110,9 @@ def test_fewer_documents_are_the_first(results):
 
 
 def test_pictures_of_other_documents_are_not_shown(results, tmp_path):
-    table = pd.read_parquet(Path(str(read_results(results).run["config"]["tasks"]["docvqa_val"]["data_files"])))
+    table = pd.read_parquet(
+        Path(str(read_results(results).run["config"]["tasks"]["docvqa_val"]["data_files"]))
+    )
     other = tmp_path / "shifted.parquet"
     table.iloc[[0, *range(2, len(table)), 1]].to_parquet(other)
     read = read_results(results)
@@ -116,7 +122,9 @@ def test_pictures_of_other_documents_are_not_shown(results, tmp_path):
     part = next(part for part in found.groups if part["pictured"][0])
     assert part["pictured"] == [1] + [0] * (DOCUMENTS - 1)
     assert part["questions"][1] is None
-    assert any(f"{DOCUMENTS - 1} documents are not those that the sweep saw" in notice for notice in found.notices)
+    assert any(
+        f"{DOCUMENTS - 1} documents are not those that the sweep saw" in notice for notice in found.notices
+    )
 
 
 def test_cells_that_finished_later_are_counted(results):

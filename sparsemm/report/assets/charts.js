@@ -113,11 +113,13 @@ function drawAccuracy() {
     const mine = cells.filter((cell) => cell.group === index && methods.has(cell.method));
     const full = mine.find((cell) => cell.method === "fullkv" && !cell.ablation);
     const shown = mine.filter((cell) => promptShown(cell.prompt));
-    const withBudget = shown.filter((cell) => cell.budget !== null);
+    const tokens = shown.filter((cell) => cell.budget > 1);
+    const shares = shown.filter((cell) => cell.budget !== null && cell.budget <= 1);
     const masked = shown.filter((cell) => cell.budget === null && cell.ablation);
     const kinds = [];
-    if (withBudget.length) kinds.push([withBudget, true]);
-    if (masked.length || (!withBudget.length && full)) kinds.push([masked, false]);
+    if (tokens.length) kinds.push([tokens, true]);
+    if (shares.length) kinds.push([shares, true]);
+    if (masked.length || (!kinds.length && full)) kinds.push([masked, false]);
     for (const [rows, budgets] of kinds) drawLines(box, group, rows, full, budgets, prompts.length > 1);
   }
   if (!box.children.length) box.append(make("p", { class: "missing", text: cells.length ? "Nothing is chosen." : "There are no cells yet." }));
@@ -197,10 +199,13 @@ function drawHeads() {
   }
 }
 
+let allocations = null; // parsed when the section is first seen
+
 function drawAllocation() {
   const box = element("allocation-plots");
   if (!box) return;
-  const known = report.allocations.map((one) => ({ ...one, cell: cells[one.row] }));
+  allocations ??= read("allocations").map((one) => ({ ...one, cell: cells[one.row] }));
+  const known = allocations;
   const groups = unique(known.map((one) => one.cell.group));
   const selects = ["allocation-group", "allocation-line", "allocation-column"].map(element);
   fill(selects[0], groups.map((one) => [String(one), report.groups[one].name]), selects[0].value || String(groups[0]));

@@ -225,6 +225,8 @@ def _outcome(
         return done
     if ended.state == FINISHED and ended.launch == launch.id:
         return replace(done, failed={(task, doc_id): why for task, doc_id, why in ended.failed})
+    if job.is_done():  # by another launch, or killed when all was written
+        return done
     reason = ended.reason if ended.state == FAILED else None
     if reason is None:
         reason = "it did not end by itself: killed, cancelled, or out of memory"
