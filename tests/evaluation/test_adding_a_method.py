@@ -49,7 +49,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_the_matrix_takes_it_in(clone: Path) -> None:
-    tests, _, _ = IN_PACKAGE
+    tests, *_ = IN_PACKAGE
     assert tests == "python -m pytest tests/methods tests/test_configs.py tests/cache -k keydiff"
     assert "keydiff" in run("sparsemm list methods", clone)
     # One family of a kind stands for all here: thirteen take minutes.
@@ -62,18 +62,21 @@ def test_the_matrix_takes_it_in(clone: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_sweep_and_the_figures_take_it_in(
+def test_the_sweep_the_figures_and_the_report_take_it_in(
     clone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, sweep, figures = IN_PACKAGE
+    _, sweep, *pages = IN_PACKAGE
     run(sweep.replace("limit=32", "limit=2"), clone)
     cells = pd.read_csv(clone / "results/keydiff/cells.csv")
     ours = cells[cells["method"] == "keydiff"]
     assert ours["budget"].tolist() == ours["realised_budget"].tolist() == [24, 48]
     assert (ours["n"] == 2).all()
     monkeypatch.chdir(clone)
-    assert cli.main(shlex.split(figures)[1:]) == 0
-    assert "results/keydiff/figures/accuracy_vs_budget.png" in capsys.readouterr().out.split()
+    for command in pages:
+        assert cli.main(shlex.split(command)[1:]) == 0
+    written = capsys.readouterr().out.split()
+    assert {"results/keydiff/figures/accuracy_vs_budget.png", "results/keydiff/report.html"} <= set(written)
+    assert "keydiff" in Path("results/keydiff/report.html").read_text(encoding="utf-8")
     [legend] = accuracy_vs_budget(load_results(clone / "results/keydiff")).legends
     assert [text.get_text() for text in legend.get_texts()] == ["FullKV", "SnapKV", "keydiff"]
 
