@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from sparsemm import cli
-from sparsemm.multirun import choices, configurations
+from sparsemm.cli.multirun import choices, configurations
 from tests.pages import ROOT, blocks, prose
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("results/**/*.md")])
