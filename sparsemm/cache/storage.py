@@ -136,7 +136,8 @@ class FlatStorage:
 
     def check_room(self, tokens: int) -> None:
         """Let the device raise RuntimeError where a static storage has no room for so many more tokens."""
-        torch._assert_async(  # pyright: ignore
+        assert isinstance(self.appended, Tensor)
+        torch._assert_async(  # pyright: ignore[reportPrivateImportUsage]
             self.appended + tokens <= self.slack,
             f"this static RaggedCache has room for {self.slack} tokens after the prompt: give a larger "
             "max_new_tokens; for a new prompt call cache.reset()",
