@@ -105,3 +105,15 @@ def test_boxes_that_overlap_keep_their_sum() -> None:
     boxes = torch.tensor([[0, 0, 10, 10], [5, 0, 15, 10], [10, 10, 20, 20]], dtype=torch.float64)
     laid = lay(torch.tensor([[0.2, 0.4, 0.3]]), boxes, (20, 20))
     torch.testing.assert_close(laid, torch.tensor([[[0.4, 0.2], [0.0, 0.3]]]))
+
+
+def test_options_of_the_image_processor_reach_prompt_and_grid() -> None:
+    model, processor = own("qwen2_vl"), build("qwen2_vl")[1]
+    picture = image(3).resize((96, 64))
+    options = {"size": {"shortest_edge": 16 * 16, "longest_edge": 32 * 32}}
+    whole, small = (
+        attention_maps(model, processor, picture, "what", ["1-2"], max_new_tokens=2, **given)
+        for given in ({}, options)
+    )
+    assert small.maps[0, 0].numel() < whole.maps[0, 0].numel()
+    assert 0 < small.maps[0].sum() < 1
