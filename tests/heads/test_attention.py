@@ -110,10 +110,10 @@ def test_boxes_that_overlap_keep_their_sum() -> None:
 def test_options_of_the_image_processor_reach_prompt_and_grid() -> None:
     model, processor = own("qwen2_vl"), build("qwen2_vl")[1]
     picture = image(3).resize((96, 64))
-    options = {"size": {"shortest_edge": 16 * 16, "longest_edge": 32 * 32}}
+    options: dict[str, Any] = {"size": {"shortest_edge": 16 * 16, "longest_edge": 32 * 32}}
     whole, small = (
         attention_maps(model, processor, picture, "what", ["1-2"], max_new_tokens=2, **given)
-        for given in ({}, options)
+        for given in (dict[str, Any](), options)
     )
     assert small.maps[0, 0].numel() < whole.maps[0, 0].numel()
     assert 0 < small.maps[0].sum() < 1
