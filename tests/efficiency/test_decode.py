@@ -247,6 +247,7 @@ def test_compiled_forms_are_further_contenders():
 
 
 def test_compiled_forms_are_measured(tmp_path):
+    torch._dynamo.utils.counters.clear()
     rows, _ = run(
         tmp_path,
         "shapes=[small]",

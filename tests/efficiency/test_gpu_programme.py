@@ -45,7 +45,7 @@ def test_a_pieces_options_are_right(piece):
 
 def test_the_pages_commands_are_right():
     commands = re.findall(r"^python -m sparsemm\.efficiency decode (.+)$", PAGE, re.MULTILINE)
-    assert len(commands) == 3
+    assert len(commands) == 4
     assert all(options(command).new_tokens >= 64 for command in commands)
 
 
