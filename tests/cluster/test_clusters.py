@@ -23,7 +23,7 @@ from sparsemm import cli
 from sparsemm.cli.launchers import PLUGINS
 
 SCRIPT = Path(__file__).with_name("one_node_slurm.sh")
-DOCUMENTS = 36  # so many that a job is still at work some seconds after its cancellation, until Slurm kills it
+DOCUMENTS = 36  # a cancelled job must still be at work when Slurm, seconds later, kills it
 TASKS = ("tiny_docvqa", "tiny_ocr")
 GRID = ["experiment=demo", "method=[fullkv,snapkv]", "budget=[12]", "batch_size=1", "max_new_tokens=64"]
 GRID += [f"limit={DOCUMENTS}", "output=results/run"]
