@@ -31,7 +31,7 @@ clean:
 # The stamp is written last, so that an interrupted installation starts again.
 $(INSTALLED): pyproject.toml tests/environment/repair_torchvision.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
-	@echo "installing into $(VENV): about 3 GB, a few minutes, only this once"
+	@echo "installing into $(VENV): about 4 GB on disk, a few minutes, only this once"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	$(BIN)/python tests/environment/repair_torchvision.py
