@@ -3,7 +3,7 @@
 from fractions import Fraction
 
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sparsemm.methods.allocation import largest_remainder, top_counts, water_fill
@@ -32,10 +32,12 @@ def test_quotas_sum_and_stay_in_bounds(values, n, b, ratio):
 
 
 @given(scores, sizes, sizes, ratios)
+@example([0.0, 1e-320, 1e6], 2, 1, 0.0)  # a share below the least float is zero for both
 def test_filling_equals_the_reference(values, n, b, ratio):
-    # The reference sums scores exactly; where floats cannot, a head's share may be off by less than the step.
-    total = sum(map(Fraction, values))
-    expected = reference.sparsemm(n, b, [[Fraction(value) / total for value in values]], ratio)[0]
+    # The reference sums the same shares exactly; where floats cannot, one may be off by less than the step.
+    tensor = torch.tensor(values, dtype=torch.float64)
+    given_shares = [Fraction(share) for share in (tensor / tensor.sum()).tolist()]
+    expected = reference.sparsemm(n, b, [[share / sum(given_shares) for share in given_shares]], ratio)[0]
     assert filled(values, n, b, ratio) == expected
 
 
