@@ -46,9 +46,7 @@ def report(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("results", type=Path, help="results/<experiment>")
     parser.add_argument("-o", "--output", type=Path, help="the file (default: report.html in the folder)")
-    parser.add_argument(
-        "--efficiency", type=Path, metavar="DECODE.csv", help="of `sparsemm efficiency decode`"
-    )
+    parser.add_argument("--efficiency", type=Path, metavar="FOLDER", help="of `sparsemm efficiency decode`")
     parser.add_argument("--documents", type=int, metavar="N", help="samples, of all tasks (default: 2000)")
     parser.add_argument(
         "--data", action="append", default=[], metavar="TASK=FILES", help="parquet files of an official task"

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from sparsemm.figures.ablation import ABLATION_STYLES
+from sparsemm.figures.save import read_decode
 from sparsemm.figures.style import figure_of, legend_order, method_style
 from sparsemm.figures.sweep import find_head_scores
 from sparsemm.heads import HeadScores
@@ -206,23 +207,14 @@ def head_maps(results: Results) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def efficiency_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a ``decode.csv`` of ``sparsemm efficiency decode``.
+    """Rows of the ``decode.csv`` of a folder, or of that file (`sparsemm.figures.save.read_decode`).
 
     Raises
     ------
-    FileNotFoundError
-        There is no such file.
-    ValueError
-        It is no such table.
+    InputError
+        If it is not there, or no such table.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}; `sparsemm efficiency decode` writes a decode.csv")
-    try:
-        table = pd.read_csv(path)
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no table ({' '.join(str(error).split())})") from None
-    if lacking := [name for name in EFFICIENCY_COLUMNS if name not in table.columns]:
-        raise ValueError(f"{path} is no table of decoding: it lacks the columns {', '.join(lacking)}")
+    table = read_decode(path)
     table["compiled"] = table["compiled"].map({True: "yes", False: "no"})
     return [
         {

@@ -121,7 +121,7 @@ WRONG = [
     (["."], "no results at ."),
     (["{results}", "-o", "missing/report.html"], "no such folder: missing; make it first"),
     (["{results}", "-o", "."], ". is a folder"),
-    (["{results}", "--efficiency", "none.csv"], "no such file: none.csv"),
+    (["{results}", "--efficiency", "none.csv"], "no decode times at none.csv"),
     (["{results}", "--documents", "0"], "--documents must be a positive integer"),
     (["{results}", "--data", "docvqa_val"], "--data must be TASK=FILES, got 'docvqa_val'"),
     (["{results}", "--data", "docvqa=a"], "there is no task 'docvqa' in"),

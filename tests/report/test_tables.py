@@ -150,8 +150,9 @@ def test_samples_of_other_cells_are_left_out(results):
 
 def test_efficiency_rows_are_the_files(tmp_path):
     rows = efficiency_rows(ROOT / "results" / "efficiency" / "decode.csv")
+    assert efficiency_rows(ROOT / "results" / "efficiency") == rows
     assert len(rows) == len(pd.read_csv(ROOT / "results" / "efficiency" / "decode.csv"))
     wrong = tmp_path / "decode.csv"
     wrong.write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match="it lacks the columns shape"):
+    with pytest.raises(ValueError, match="lacks the columns shape"):
         efficiency_rows(wrong)
