@@ -80,8 +80,8 @@ def cache_bytes(
         for group in groups:
             if len(groups) > 1:
                 total += len(group.segments) * INDEX_BYTES
-            if (lengths[group.segments] < group.width).any():
-                total += len(group.segments) * group.capacity * dtype.itemsize
+            most_padding = group.width - int(lengths[group.segments].min())
+            total += len(group.segments) * most_padding * dtype.itemsize
     # transformers keeps a sliding layer's newest entries as a view of what the last step joined.
     seen = padded_length + appended
     held = [min(seen, window) if appended else seen for window in windows]

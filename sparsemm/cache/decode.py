@@ -88,15 +88,23 @@ def _by_group(rows: Tensor, storage: FlatStorage, scaling: float, visible: Tenso
     """Attend from each segment's query rows, [segments, rows, head_dim], one group after another."""
     if visible is not None:
         visible = visible.repeat_interleave(storage.heads, dim=0)
+    plain = rows.dtype == torch.float32
+    rows = rows * scaling if plain else rows
     output: Tensor | None = None
     appended = storage.appended if isinstance(storage.appended, int) else storage.slack
     for group, bias, index in zip(storage.groups, storage.biases, storage.indices, strict=True):
         keys, values = (_used(flat, group, appended) for flat in (storage.keys, storage.values))
-        bias = None if bias is None else bias[:, :, : keys.shape[1]]
         if visible is not None:
             seen = visible if index is None else visible[index]
             bias = _hide(bias, seen, keys, rows.shape[1])
-        part = _attend(rows if index is None else rows[index], keys, values, bias, scaling)
+        chosen = rows if index is None else rows[index]
+        if plain:
+            part = _attend(chosen, keys, values, bias)
+        else:  # SDPA accumulates in float32 here; the plain products would round the scores
+            mask = None if bias is None else functional.pad(bias, (0, keys.shape[1] - bias.shape[2]))
+            part = functional.scaled_dot_product_attention(
+                chosen, keys, values, attn_mask=mask, scale=scaling
+            )
         if index is None:
             output = part
         else:
@@ -114,22 +122,18 @@ def _used(flat: Tensor, group: Group, appended: int) -> Tensor:
 
 
 def _hide(bias: Tensor | None, visible: Tensor, keys: Tensor, rows: int) -> Tensor:
-    """Hide in a bias [count, 1, slots] the appended tokens a query does not see: [count, rows, slots]."""
+    """Hide the appended tokens a query does not see, beside what a bias hides: [count, rows, slots]."""
     count, tokens, appended = visible.shape
     full = keys.new_zeros(count, tokens, keys.shape[1])
     if bias is not None:
-        full += bias
+        full[:, :, : bias.shape[2]] += bias
     full[:, :, keys.shape[1] - appended :].masked_fill_(~visible, -torch.inf)
     return full.repeat(1, rows // tokens, 1)
 
 
-def _attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scaling: float) -> Tensor:
-    """Softmax attention of [count, rows, head_dim] over [count, slots, head_dim]."""
-    if query.dtype != torch.float32:
-        # SDPA accumulates in float32 here; the plain products below would round the scores.
-        return functional.scaled_dot_product_attention(query, keys, values, attn_mask=bias, scale=scaling)
-    if bias is None:
-        scores = torch.bmm(query * scaling, keys.transpose(1, 2))
-    else:
-        scores = torch.baddbmm(bias, query, keys.transpose(1, 2), alpha=scaling)
+def _attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+    """Softmax attention of scaled queries [count, rows, head_dim] over [count, slots, head_dim]."""
+    scores = torch.bmm(query, keys.transpose(1, 2))
+    if bias is not None:
+        scores[:, :, : bias.shape[2]] += bias
     return torch.bmm(scores.softmax(-1), values)

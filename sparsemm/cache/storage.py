@@ -33,8 +33,8 @@ class FlatStorage:
     groups
         Runs of segments of equal capacity (see `layout`).
     biases
-        For each group 0 at slots in use and -inf at its padding, shape [count, 1, capacity]; None without
-        padding.
+        For each group -inf at its padding, and 0 at slots in use, shape [count, 1, slots up to the last of
+        the padding]; None without padding.
     indices
         For each group the segment numbers on the device; None where it holds all segments in natural order.
         Backends that read segments, not groups, have none.
@@ -205,7 +205,7 @@ class FlatStorage:
             if backend not in BY_SEGMENT:
                 natural = len(groups) == 1
                 indices.append(None if natural else torch.from_numpy(group.segments).to(keys.device))
-            biases.append(_padding_bias(padding, group.capacity, keys) if padding.any() else None)
+            biases.append(_padding_bias(padding, keys) if padding.any() else None)
         # Zeros, since a slot of the padding is multiplied by a weight of zero, and garbage may be NaN.
         slots = groups[-1].end
         storage = cls(
@@ -239,7 +239,7 @@ class FlatStorage:
         self.__dict__.update(other.__dict__)
 
 
-def _padding_bias(padding: NDArray[np.int64], capacity: int, like: Tensor) -> Tensor:
-    """Additive mask [count, 1, capacity]: -inf at the first `padding` slots of each segment, else 0."""
-    padded = torch.arange(capacity) < torch.from_numpy(padding)[:, None, None]
+def _padding_bias(padding: NDArray[np.int64], like: Tensor) -> Tensor:
+    """Additive mask [count, 1, most padding]: -inf at the first `padding` slots of each segment, else 0."""
+    padded = torch.arange(int(padding.max())) < torch.from_numpy(padding)[:, None, None]
     return torch.zeros(padded.shape, dtype=like.dtype).masked_fill_(padded, -torch.inf).to(like.device)
