@@ -77,9 +77,9 @@ def cache_bytes(
             )
             total += listed
             continue
+        if len(groups) > 1:
+            total += len(lengths) * INDEX_BYTES
         for group in groups:
-            if len(groups) > 1:
-                total += len(group.segments) * INDEX_BYTES
             most_padding = group.width - int(lengths[group.segments].min())
             total += len(group.segments) * most_padding * dtype.itemsize
     # transformers keeps a sliding layer's newest entries as a view of what the last step joined.

@@ -88,37 +88,40 @@ def _by_group(rows: Tensor, storage: FlatStorage, scaling: float, visible: Tenso
     """Attend from each segment's query rows, [segments, rows, head_dim], one group after another."""
     if visible is not None:
         visible = visible.repeat_interleave(storage.heads, dim=0)
+    order = storage.order
+    if order is not None:
+        rows = rows[order]
+        visible = None if visible is None else visible[order]
     plain = rows.dtype == torch.float32
     rows = rows * scaling if plain else rows
-    output: Tensor | None = None
     appended = storage.appended if isinstance(storage.appended, int) else storage.slack
-    for group, bias, index in zip(storage.groups, storage.biases, storage.indices, strict=True):
+    counts = [group.count for group in storage.groups]
+    seen = [None] * len(counts) if visible is None else visible.split(counts)
+    parts: list[Tensor] = []
+    for group, bias, own, seen_here in zip(
+        storage.groups, storage.biases, rows.split(counts), seen, strict=True
+    ):
         keys, values = (_used(flat, group, appended) for flat in (storage.keys, storage.values))
-        if visible is not None:
-            seen = visible if index is None else visible[index]
-            bias = _hide(bias, seen, keys, rows.shape[1])
-        chosen = rows if index is None else rows[index]
+        if seen_here is not None:
+            bias = _hide(bias, seen_here, keys, rows.shape[1])
         if plain:
-            part = _attend(chosen, keys, values, bias)
+            parts.append(_attend(own, keys, values, bias))
         else:  # SDPA accumulates in float32 here; the plain products would round the scores
             mask = None if bias is None else functional.pad(bias, (0, keys.shape[1] - bias.shape[2]))
-            part = functional.scaled_dot_product_attention(
-                chosen, keys, values, attn_mask=mask, scale=scaling
+            parts.append(
+                functional.scaled_dot_product_attention(own, keys, values, attn_mask=mask, scale=scaling)
             )
-        if index is None:
-            output = part
-        else:
-            if output is None:
-                output = part.new_empty(len(rows), *part.shape[1:])
-            output.index_copy_(0, index, part)
-    assert output is not None
-    return output
+    if order is None:
+        return parts[0]
+    output = torch.cat(parts)
+    return torch.empty_like(output).index_copy_(0, order, output)
 
 
 def _used(flat: Tensor, group: Group, appended: int) -> Tensor:
-    """View of a group's slots in use, shape [count, width + appended, head_dim]."""
-    block = flat[group.offset : group.end].view(group.count, group.capacity, -1)
-    return block[:, : group.width + appended]
+    """View of a group's slots in use, shape [count, width + appended, head_dim]: one operation, not three."""
+    width = flat.shape[1]
+    size, stride = (group.count, group.width + appended, width), (group.capacity * width, width, 1)
+    return flat.as_strided(size, stride, group.offset * width)
 
 
 def _hide(bias: Tensor | None, visible: Tensor, keys: Tensor, rows: int) -> Tensor:

@@ -35,9 +35,9 @@ class FlatStorage:
     biases
         For each group -inf at its padding, and 0 at slots in use, shape [count, 1, slots up to the last of
         the padding]; None without padding.
-    indices
-        For each group the segment numbers on the device; None where it holds all segments in natural order.
-        Backends that read segments, not groups, have none.
+    order
+        Segment numbers in the order of the groups, on the device; None where one group holds all, and for
+        backends that read segments, not groups.
     chunks
         What "triton" reads instead; None for the other backends.
     begins
@@ -60,7 +60,7 @@ class FlatStorage:
     values: Tensor
     groups: list[Group]
     biases: list[Tensor | None]
-    indices: list[Tensor | None]
+    order: Tensor | None
     chunks: Chunks | None
     begins: Tensor | None
     starts: NDArray[np.int64]
@@ -177,7 +177,7 @@ class FlatStorage:
 
     def tensors(self) -> list[Tensor]:
         """Every tensor that the storage keeps alive."""
-        extra = (*self.biases, *self.indices, self.begins, self.appended)
+        extra = (*self.biases, self.order, self.begins, self.appended)
         listed = [] if self.chunks is None else self.chunks.tensors()
         held = [tensor for tensor in extra if isinstance(tensor, Tensor)]
         return [self.keys, self.values, self.stops, *held, *listed]
@@ -197,15 +197,14 @@ class FlatStorage:
         groups = lay_out(kept, slack, keys.shape[-1] + values.shape[-1], backend)
         starts = np.empty_like(kept)
         biases: list[Tensor | None] = []
-        indices: list[Tensor | None] = []
         static = isinstance(appended, Tensor)
         for group in groups:
             padding = group.width - kept[group.segments]
             starts[group.segments] = group.offset + np.arange(len(group.segments)) * group.capacity + padding
-            if backend not in BY_SEGMENT:
-                natural = len(groups) == 1
-                indices.append(None if natural else torch.from_numpy(group.segments).to(keys.device))
             biases.append(_padding_bias(padding, keys) if padding.any() else None)
+        order: Tensor | None = None
+        if backend not in BY_SEGMENT and len(groups) > 1:
+            order = torch.from_numpy(np.concatenate([group.segments for group in groups])).to(keys.device)
         # Zeros, since a slot of the padding is multiplied by a weight of zero, and garbage may be NaN.
         slots = groups[-1].end
         storage = cls(
@@ -213,7 +212,7 @@ class FlatStorage:
             values=values.new_zeros(slots, values.shape[-1]),
             groups=groups,
             biases=biases,
-            indices=indices,
+            order=order,
             chunks=Chunks.of(starts, kept + slack, keys.device, static) if backend == "triton" else None,
             begins=torch.from_numpy(starts).to(keys.device) if backend in VARLEN else None,
             starts=starts,

@@ -18,6 +18,7 @@ ROW_TILE = 16  # least rows of a matrix product
 MOST_ROWS = 32  # of 64, float32 and head_dim 256 would not fit the shared memory of a small GPU
 PART_TILE = 16
 NEW_TILE = 16  # least that a matrix product takes
+STAGES = 2  # tiles of K and V on their way at a time
 
 
 @torch.library.custom_op("sparsemm::ragged_decode", mutates_args=("keys", "values"))
@@ -70,14 +71,12 @@ def ragged_decode(
     partial = query.new_empty(len(listed), rows, value_dim, dtype=torch.float32)
     sums = query.new_empty(len(listed), rows, dtype=torch.float32)
     merged = query.new_empty(segments, rows, value_dim)
-    key_tile, value_tile = (max(16, _power(dim)) for dim in (head_dim, value_dim))
-    row_tile = min(MOST_ROWS, max(ROW_TILE, _power(rows)))
-    slot_tile = TILE_BYTES // (max(key_tile, value_tile) * keys.element_size())
+    tiles = tile_sizes(head_dim, value_dim, rows, keys.element_size(), size)
     # The interpreter would multiply the bit patterns of bfloat16.
     operand = "float32" if triton_interpreted() else str(keys.dtype).removeprefix("torch.")
     tokens, columns = (1, 0) if visible is None else visible.shape[1:]
     with torch.cuda.device_of(query):
-        kernels.attend_chunk[len(listed), -(-rows // row_tile)](
+        kernels.attend_chunk[len(listed), -(-rows // tiles["ROW_TILE"])](
             *(query.contiguous(), new_keys.contiguous(), new_values.contiguous(), keys, values),
             *(starts, stops, ends, listed),
             None if visible is None else visible.contiguous().view(torch.uint8),
@@ -85,19 +84,15 @@ def ragged_decode(
             segments if visible is None else segments // len(visible),
             HEAD_DIM=head_dim,
             VALUE_DIM=value_dim,
-            KEY_TILE=key_tile,
-            VALUE_TILE=value_tile,
-            ROW_TILE=row_tile,
-            SLOT_TILE=min(size, max(16, slot_tile)),
-            NEW_TILE=NEW_TILE,
             CHUNK=size,
+            **tiles,
             OPERAND=getattr(kernels.tl, operand),
-            num_stages=2,
+            num_stages=STAGES,
         )
         kernels.merge_chunks[segments, rows](
             *(partial, sums, starts, ends, firsts, merged, rows, new),
             VALUE_DIM=value_dim,
-            VALUE_TILE=value_tile,
+            VALUE_TILE=tiles["VALUE_TILE"],
             PART_TILE=PART_TILE,
             CHUNK=size,
         )
@@ -121,6 +116,19 @@ def _(
     visible: Tensor | None,
 ) -> Tensor:
     return query.new_empty(query.shape[0], query.shape[1], values.shape[1])
+
+
+def tile_sizes(head_dim: int, value_dim: int, rows: int, itemsize: int, size: int) -> dict[str, int]:
+    """Choose the tiles of `attend_chunk` for K and V of `itemsize` bytes a number, in chunks of `size`."""
+    key_tile, value_tile = (max(16, _power(dim)) for dim in (head_dim, value_dim))
+    slot_tile = TILE_BYTES // (max(key_tile, value_tile) * itemsize)
+    return {
+        "KEY_TILE": key_tile,
+        "VALUE_TILE": value_tile,
+        "ROW_TILE": min(MOST_ROWS, max(ROW_TILE, _power(rows))),
+        "SLOT_TILE": min(size, max(16, slot_tile)),
+        "NEW_TILE": NEW_TILE,
+    }
 
 
 def _power(count: int) -> int:

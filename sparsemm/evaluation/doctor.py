@@ -14,8 +14,10 @@ from transformers import DynamicCache
 from transformers.utils import logging
 
 from sparsemm.cache import RaggedCache, fan_out
+from sparsemm.cache.checks import check_backend
 from sparsemm.cache.greedy import GREEDY
 from sparsemm.cache.layer import RaggedLayer
+from sparsemm.cache.layout import Backend
 from sparsemm.configs import InputError
 from sparsemm.documents import make_page
 from sparsemm.evaluation.methods import build_method
@@ -55,6 +57,8 @@ def run(config: Mapping[str, Any]) -> list[Finding]:
         raise InputError(f"max_new_tokens must be an integer of at least 2, got {count!r}")
     if not config.get("methods"):
         raise InputError("no method is chosen (method=[adakv])")
+    if config["backend"] is not None:
+        check_backend(config["backend"])
     model, image = config["model"], _picture(config["image"])
     mark = fingerprint(locate(model["pretrained"]))
     methods: dict[str, KVMethod] = {
@@ -70,7 +74,7 @@ def run(config: Mapping[str, Any]) -> list[Finding]:
     checkpoint = load(model, config["device"])
     prompt = config["prompt"] or model["ocr_prompt"]
     inputs = prepare(checkpoint, [asked(image, prompt)])
-    patient = Patient(checkpoint, inputs, count)
+    patient = Patient(checkpoint, inputs, count, config["backend"])
     return [
         _described(model["name"], checkpoint),
         _pixels(checkpoint, inputs, image.size),
@@ -91,10 +95,15 @@ class Patient:
         What its processor gave for one prompt.
     max_new_tokens : int
         Tokens to generate with each cache.
+    backend : str, optional
+        How they attend where the prompt was compressed; default: `RaggedCache`'s.
     """
 
-    def __init__(self, checkpoint: Checkpoint, inputs: Any, max_new_tokens: int) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, inputs: Any, max_new_tokens: int, backend: Backend | None = None
+    ) -> None:
         self.model, self.inputs, self.max_new_tokens = checkpoint.model, inputs, max_new_tokens
+        self.backend: Backend | None = backend
         self.length: int = inputs["input_ids"].shape[1]
         self._tokens: list[list[int]] = []  # of each method examined
 
@@ -136,7 +145,9 @@ class Patient:
 
     def compression(self, name: str, method: KVMethod) -> Finding:
         """A run with real eviction: what it was to keep, and what it kept."""
-        cache = RaggedCache(self.model.config, method, max_new_tokens=self.max_new_tokens)
+        cache = RaggedCache(
+            self.model.config, method, max_new_tokens=self.max_new_tokens, backend=self.backend
+        )
         tokens, logits = self._generate(cache)
         self._tokens.append(tokens)
         stats = cache.stats()

@@ -12,6 +12,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 
 from sparsemm.cache import RaggedCache
 from sparsemm.cache.greedy import GREEDY, until_end
+from sparsemm.cache.layout import Backend
 from sparsemm.evaluation.allocations import pack
 from sparsemm.evaluation.prefill import Prefill
 from sparsemm.evaluation.responses import Response
@@ -43,6 +44,7 @@ def generate(
     max_new_tokens: int,
     until: Sequence[str] = (),
     prefill: Prefill | None = None,
+    backend: Backend | None = None,
 ) -> list[Response]:
     """Answer a batch of conversations greedily, each with its prompt compressed by `method`.
 
@@ -56,6 +58,8 @@ def generate(
         The text ends before the first of these.
     prefill : Prefill, optional
         How the prompts are read; default: as a whole, by all heads.
+    backend : str, optional
+        How generated tokens attend; default: `RaggedCache`'s.
 
     Returns
     -------
@@ -64,7 +68,9 @@ def generate(
     """
     inputs = prepare(checkpoint, conversations)
     options = (prefill or Prefill()).options(checkpoint, inputs)
-    cache = RaggedCache(checkpoint.model.config, method, max_new_tokens=max_new_tokens, **options)
+    cache = RaggedCache(
+        checkpoint.model.config, method, max_new_tokens=max_new_tokens, backend=backend, **options
+    )
     clock = StepClock()
     start = time.perf_counter()
     sequences = checkpoint.model.generate(

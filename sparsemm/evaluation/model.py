@@ -14,6 +14,8 @@ from lmms_eval.api.model import lmms
 from loguru import logger
 from tqdm import tqdm
 
+from sparsemm.cache.checks import check_backend
+from sparsemm.cache.layout import Backend
 from sparsemm.configs import InputError, names, read
 from sparsemm.evaluation.exit_codes import exit_codes
 from sparsemm.evaluation.generation import generate
@@ -92,6 +94,9 @@ class SparseMMChat(lmms):
         Requests per batch, in document order.
     max_new_tokens : int, optional
         In place of the task's own limit, and of that in ``--gen_kwargs``.
+    backend : str, optional
+        How generated tokens attend (`RaggedCache`): on a GPU ``triton`` needs fewest launches; default:
+        ``grouped``.
     **method_parameters
         Parameters of the method in place of those in its file, such as ``ratio=0.2``.
 
@@ -116,6 +121,7 @@ class SparseMMChat(lmms):
         device: str | None = None,
         batch_size: int | str = 1,
         max_new_tokens: int | None = None,
+        backend: Backend | None = None,
         **method_parameters: Any,
     ) -> None:
         super().__init__()
@@ -134,6 +140,12 @@ class SparseMMChat(lmms):
         if prompt not in PROMPTS:
             raise InputError(f"prompt must be {' or '.join(PROMPTS)}, got {prompt!r}")
         self.prefill = Prefill(prompt)
+        if backend is not None:
+            try:
+                check_backend(backend)
+            except ValueError as error:
+                raise InputError(str(error)) from error
+        self.backend: Backend | None = backend
         self.batch_size = positive("batch_size", batch_size)
         self.max_new_tokens = None if max_new_tokens is None else positive("max_new_tokens", max_new_tokens)
         self.accelerator = Accelerator()  # the one of lmms-eval's command line, where that runs
@@ -183,6 +195,7 @@ class SparseMMChat(lmms):
                     [self._conversation(document) for document in batch],
                     self.method,
                     prefill=self.prefill,
+                    backend=self.backend,
                     max_new_tokens=positive("max_new_tokens", batch[0].settings.max_new_tokens),
                     until=batch[0].settings.until,
                 )

@@ -61,6 +61,11 @@ def test_options_of_the_image_processor_reach_it(saved: Save, capsys: pytest.Cap
     assert "12 for an image of 128 x 288 pixels, 4 of them an overview" in shown
 
 
+def test_a_decode_backend_can_be_chosen(saved: Save, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(examine(saved("qwen2_vl"), "backend=loop", "budget=16")) == 0
+    assert "decode backend loop" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_picture_and_a_question_can_be_given(
     saved: Save, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -105,6 +110,7 @@ def test_an_attention_that_differs_is_found(saved: Save, capsys: pytest.CaptureF
             "model.images_kwargs: Qwen2VLImageProcessor has no option 'do_pan_and_scann'; ",
         ),
         (["model.quantization={load_in_4bit: true}"], "bitsandbytes"),
+        (["backend=flash"], "backend must be one of grouped, loop, padded, triton, "),
     ],
     ids=lambda value: value[0].split("=")[0] if isinstance(value, list) else "",
 )

@@ -17,7 +17,7 @@ from loguru import logger
 from sparsemm.configs import InputError
 from sparsemm.documents import make_page
 from sparsemm.evaluation.generation import generate
-from sparsemm.evaluation.model import SparseMMChat
+from sparsemm.evaluation.model import RequestFigures, SparseMMChat
 from sparsemm.evaluation.model_arguments import own_device
 from sparsemm.evaluation.requests import Document, arguments, in_batches, refuse_sampling
 from sparsemm.tiny import OCR_PROMPT
@@ -227,11 +227,27 @@ def test_the_guide_has_the_arguments_of_the_docstring():
     )
     text = (SparseMMChat.__doc__ or "").split("----------\n", 1)[1].split("\n\n")[0]
     described = re.findall(r"^    (\S.*?)(?: : (.*))?\n((?:        .*\n?)+)", text, re.M)
-    assert len(described) == 11
+    assert len(described) == 12
     assert rows == [
         (name, kind.replace('"', "`"), " ".join(lines.replace("``", "`").split()))
         for name, kind, lines in described
     ]
+
+
+def test_a_decode_backend_may_be_chosen(untrained):
+    """Another one gives the same texts; one without padding takes fewer bytes."""
+    options: dict[str, Any] = {"method": "adakv", "budget": 16, "window": 8, "batch_size": 3, "device": "cpu"}
+    settings = [{"max_new_tokens": 6}] * 3
+    other: Any = {"backend": "loop"}
+    wrong: Any = {"backend": "flash"}
+    chats = [SparseMMChat(str(untrained), **options, **more) for more in ({}, other)]
+    assert answer(chats[0], settings) == answer(chats[1], settings)
+    default, loop = (chat.generate_until(requests(settings))[0].token_counts for chat in chats)
+    assert isinstance(default, RequestFigures)
+    assert isinstance(loop, RequestFigures)
+    assert loop.kv_bytes < default.kv_bytes
+    with pytest.raises(InputError, match="backend must be one of grouped, loop, padded, triton"):
+        SparseMMChat(str(untrained), **options, **wrong)
 
 
 def test_a_prompt_may_be_compressed_before_its_question(untrained):
