@@ -11,23 +11,23 @@ unset CUDA_LAUNCH_BLOCKING # would make launching part of every kernel's time
 
 PIECES=(
   # Each of the paper's models, from 2K to 32K: FullKV (dynamic, static, compiled) and four methods at 256.
-  "shapes=[llava_next_vicuna_7b] lengths=[2048,4096,8192]"
-  "shapes=[llava_next_vicuna_7b] lengths=[16384,32768]"
-  "shapes=[llava_next_mistral_7b] lengths=[2048,4096,8192]"
-  "shapes=[llava_next_mistral_7b] lengths=[16384,32768]"
-  "shapes=[qwen2_vl_7b] lengths=[2048,4096,8192]"
-  "shapes=[qwen2_vl_7b] lengths=[16384,32768]"
+  "shapes=[llava_next_vicuna_7b] lengths=[2048,4096,8192] backend=triton"
+  "shapes=[llava_next_vicuna_7b] lengths=[16384,32768] backend=triton"
+  "shapes=[llava_next_mistral_7b] lengths=[2048,4096,8192] backend=triton"
+  "shapes=[llava_next_mistral_7b] lengths=[16384,32768] backend=triton"
+  "shapes=[qwen2_vl_7b] lengths=[2048,4096,8192] backend=triton"
+  "shapes=[qwen2_vl_7b] lengths=[16384,32768] backend=triton"
   # Budgets at 32K; not compiled, since a graph for each would take longer than a piece may.
-  "shapes=[llava_next_vicuna_7b] lengths=[32768] methods=[snapkv,sparsemm] budgets=[64,128,512,1024,2048] compile=false"
-  "shapes=[qwen2_vl_7b] lengths=[32768] methods=[snapkv,sparsemm] budgets=[64,128,512,1024,2048] compile=false"
+  "shapes=[llava_next_vicuna_7b] lengths=[32768] methods=[snapkv,sparsemm] budgets=[64,128,512,1024,2048] compile=false backend=triton"
+  "shapes=[qwen2_vl_7b] lengths=[32768] methods=[snapkv,sparsemm] budgets=[64,128,512,1024,2048] compile=false backend=triton"
   # Batches at 8K; what does not fit is a row that says so.
-  "shapes=[llava_next_vicuna_7b] lengths=[8192] batch_sizes=[4,16] methods=[snapkv,sparsemm] rounds=2"
-  "shapes=[llava_next_mistral_7b] lengths=[8192] batch_sizes=[4,16] methods=[snapkv,sparsemm] rounds=2"
-  "shapes=[qwen2_vl_7b] lengths=[8192] batch_sizes=[4,16] methods=[snapkv,sparsemm] rounds=2"
-  # The Triton kernel beside the default backend above.
-  "shapes=[llava_next_vicuna_7b,qwen2_vl_7b] lengths=[8192,32768] methods=[snapkv,sparsemm] backend=triton"
+  "shapes=[llava_next_vicuna_7b] lengths=[8192] batch_sizes=[4,16] methods=[snapkv,sparsemm] rounds=2 backend=triton"
+  "shapes=[llava_next_mistral_7b] lengths=[8192] batch_sizes=[4,16] methods=[snapkv,sparsemm] rounds=2 backend=triton"
+  "shapes=[qwen2_vl_7b] lengths=[8192] batch_sizes=[4,16] methods=[snapkv,sparsemm] rounds=2 backend=triton"
+  # The default backend beside the Triton kernel above; not compiled, since every layer's groups are other shapes.
+  "shapes=[llava_next_vicuna_7b,qwen2_vl_7b] lengths=[8192,32768] methods=[snapkv,sparsemm] backend=grouped compile=false"
   # The embedded model.
-  "shapes=[checkpoint] lengths=[256,2048,4096] budgets=[64]"
+  "shapes=[checkpoint] lengths=[256,2048,4096] budgets=[64] backend=triton"
 )
 
 first=0

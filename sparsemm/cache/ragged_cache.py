@@ -44,7 +44,7 @@ class RaggedCache(Cache):
         chosen without seeing them, and the window lies before them. They attend to what was kept, and are
         kept whole, beside the budget. One number for all rows, or one for each. None: none.
     backend
-        How generated tokens attend: "grouped" pads heads of similar length to each other, by cost; "loop"
+        How generated tokens attend: "grouped" pads heads of similar length to each other, little; "loop"
         takes head by head; "padded" pads all heads of a layer to its longest; "triton" reads every head's
         entries in chunks of one size, with no padding, by a kernel for GPUs that needs the package triton
         (under TRITON_INTERPRET=1 on the CPU too, for tests); "torch_varlen" and "flash_attn" do with the

@@ -20,7 +20,7 @@ PAGE = (ROOT / "docs" / "efficiency.md").read_text(encoding="utf-8")
 PIECES = re.findall(r'^  "(.+)"$', SCRIPT.read_text(encoding="utf-8"), re.MULTILINE)
 CUT = (
     *("shapes=[small]", "layers=1", "lengths=[96]", "batch_sizes=[1]", "budgets=[40]", "methods=[snapkv]"),
-    *("new_tokens=3", "rounds=1", "warm_up=1", "compile=false", "device=cpu"),
+    *("new_tokens=3", "rounds=1", "warm_up=1", "compile=false", "backend=grouped", "device=cpu"),
 )
 
 
