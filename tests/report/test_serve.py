@@ -2,10 +2,7 @@
 
 import http.client
 import json
-import os
 import signal
-import subprocess
-import sys
 import threading
 import urllib.error
 import urllib.request
@@ -16,6 +13,7 @@ import pytest
 from sparsemm import cli
 from sparsemm.report import PageOptions
 from sparsemm.report.serve import HOST, Live, Server, status_line, version_of
+from tests.evaluation.provoking import process
 from tests.report.browser import launched, opened, until
 from tests.report.conftest import put
 
@@ -109,10 +107,7 @@ def test_a_port_that_is_taken(server, results, capsys):
 
 
 def test_ctrl_c_ends_cleanly(results):
-    with subprocess.Popen(
-        [sys.executable, "-m", "sparsemm", "report", str(results), "--serve", "--port", "0"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ,
-    ) as running:  # fmt: skip
+    with process(["report", str(results), "--serve", "--port", "0"], results.parent) as running:
         assert running.stdout is not None
         said = running.stdout.readline()
         with urllib.request.urlopen(said.split()[0], timeout=120) as answer:
