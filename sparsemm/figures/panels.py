@@ -33,6 +33,9 @@ NARROW_INCHES = 1.7
 TICK_INCHES = 0.26
 """Least distance of two budget labels: a label of four digits fits."""
 
+DIGIT_INCHES = 0.053
+"""Width of a digit of a label."""
+
 
 @dataclass(frozen=True, eq=False)
 class Panels:
@@ -197,14 +200,17 @@ def label_budgets(panel: Axes, budgets: Sequence[float], *, inches: float) -> No
 
 
 def label_powers(panel: Axes, values: NDArray[np.float64], *, inches: float, descending: bool) -> None:
-    """A logarithmic axis `inches` long for measured values, its labels at powers of two."""
+    """A logarithmic axis `inches` long for measured values, its labels at as many powers of two as fit."""
     low, high = float(values.min()), float(values.max())
     margin = 2 ** (0.05 * max(np.log2(high / low), 1))
     panel.set_xscale("log", base=2)
     ends = (low / margin, high * margin)
     panel.set_xlim(ends[::-1] if descending else ends)
     powers = [2.0**power for power in range(math.floor(np.log2(low)), math.ceil(np.log2(high)) + 1)]
-    panel.set_xticks(_readable([power for power in powers[::-1] if ends[0] <= power <= ends[1]], inches))
+    shown = [power for power in powers[::-1] if ends[0] <= power <= ends[1]]
+    widest = max((len(f"{power:g}") for power in shown), default=1)
+    step = math.ceil(max(TICK_INCHES, (widest + 1) * DIGIT_INCHES) / inches * np.log2(ends[1] / ends[0]))
+    panel.set_xticks(shown[::step])
     panel.xaxis.set_minor_formatter(NullFormatter())
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 

@@ -1,11 +1,12 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from sparsemm.figures import latencies, score_vs_latency, score_vs_memory
 from sparsemm.figures.pareto import pareto_front
-from tests.figures.test_accuracy import draw
+from tests.figures.test_accuracy import assert_no_overlap, draw
 
 
 def test_the_front_is_what_nothing_beats():
@@ -27,6 +28,23 @@ def test_bytes_are_those_of_the_cells_and_fullkv_has_a_point(measured):
     assert "GB" in score_vs_memory(measured.assign(kv_bytes=measured["kv_bytes"] * 1e4)).get_supxlabel()
     with pytest.raises(ValueError, match="no row has kv_bytes"):
         score_vs_memory(measured.assign(kv_bytes=np.nan))
+
+
+@pytest.mark.parametrize("least", [0.02, 0.07, 0.3])
+def test_labels_of_bytes_do_not_touch(measured, least):
+    """Four narrow panels; long labels, such as 0.125 beside 0.25, need more room than budgets do."""
+    cost = np.geomspace(least * 1e6, 2.2e6, len(measured))
+    table = measured.assign(kv_bytes=cost)
+    renamed = table.assign(
+        task=table["task"].replace({"tiny_docvqa": "tiny_chartqa", "tiny_ocr": "tiny_textvqa"})
+    )
+    figure = draw(score_vs_memory(pd.concat([table, renamed])))
+    panels: Any = figure.axes
+    assert len(panels) == 4
+    for panel in panels:
+        ticks = [text.get_window_extent().padded(1) for text in panel.get_xticklabels()]
+        assert_no_overlap(ticks)
+        assert len(ticks) >= 2
 
 
 def test_times_are_those_of_the_same_method_and_budget_at_the_nearest_length(measured, decode):
