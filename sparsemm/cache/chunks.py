@@ -12,6 +12,8 @@ from torch import Tensor
 # limits: below, partial results would be as large as the entries; above, no processor lacks work.
 WANTED = 512
 SMALLEST, LARGEST = 64, 1024
+# Segments of one capacity up to this are a chunk each: reading them in turn takes no longer than merging.
+ALONE = 512
 INDEX_BYTES = torch.int32.itemsize
 
 
@@ -30,7 +32,7 @@ class Chunks(NamedTuple):
     listed
         Segment and number within it of each chunk, int32 [chunks, 2].
     firsts
-        Place in `listed` of each segment's first chunk, int32 [segments].
+        Place in `listed` of each segment's first chunk, and the one behind all, int32 [segments + 1].
     """
 
     size: int
@@ -49,13 +51,14 @@ class Chunks(NamedTuple):
         """List the chunks of segments with room for so many entries, slack included.
 
         A static list is as long as any of so many segments and entries can be: empty chunks, of the first
-        segment, fill it up. So a compiled step holds for all of them.
+        segment, fill it up. So a compiled step holds for all of them (segments that are a chunk each have a
+        step of their own).
         """
         size, counts = sizes(capacities)
-        firsts = np.cumsum(counts) - counts
+        firsts = np.concatenate([[0], np.cumsum(counts)])
         segments = np.repeat(np.arange(len(counts)), counts)
         listed = np.stack([segments, np.arange(len(segments)) - firsts[segments]], axis=1)
-        if static:
+        if static and len(listed) > len(counts):
             missing = int(capacities.sum()) // size + len(counts) - len(listed)
             listed = np.concatenate([listed, np.full((missing, 2), (0, counts[0]))])
         narrow = (torch.from_numpy(numbers.astype(np.int32)).to(device) for numbers in (listed, firsts))
@@ -68,6 +71,9 @@ class Chunks(NamedTuple):
 
 def sizes(capacities: NDArray[np.int64]) -> tuple[int, NDArray[np.int64]]:
     """Return the size of a chunk, a power of two, and how many chunks each segment has."""
+    most = int(capacities.max())
+    if most <= ALONE and most == capacities.min():
+        return max(SMALLEST, 2 ** math.ceil(math.log2(most))), np.ones_like(capacities)
     wanted = 2 ** math.ceil(math.log2(capacities.sum() / WANTED))
     size = int(np.clip(wanted, SMALLEST, LARGEST))
     return size, -(-capacities // size)
@@ -76,4 +82,6 @@ def sizes(capacities: NDArray[np.int64]) -> tuple[int, NDArray[np.int64]]:
 def chunks_bytes(capacities: NDArray[np.int64]) -> int:
     """Bytes of `Chunks.of` these capacities."""
     _, counts = sizes(capacities)
-    return len(counts) * (torch.long.itemsize + INDEX_BYTES) + int(counts.sum()) * 2 * INDEX_BYTES
+    return (
+        len(counts) * torch.long.itemsize + (len(counts) + 1 + 2 * int(counts.sum())) * INDEX_BYTES
+    )

@@ -76,11 +76,13 @@ def _by_chunk(
         storage.make_room(keys.shape[1])
     assert storage.chunks is not None
     size, starts, listed, firsts = storage.chunks
+    counters, appended = (None, storage.counter) if isinstance(storage.counter, int) else (storage.counter, 0)
     output = ragged_decode(
-        *(rows, keys, values, storage.keys, storage.values, starts, storage.stops, storage.ends),
+        *(rows, keys, values, storage.keys, storage.values, starts, storage.stops, counters, appended),
         *(listed, firsts, size, scaling, visible),
     )
-    storage.shift(keys.shape[1])
+    if counters is None:  # else the kernel has counted them
+        storage.shift(keys.shape[1])
     return output
 
 

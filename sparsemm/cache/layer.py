@@ -110,7 +110,9 @@ class RaggedLayer(HeldLayer):
         if isinstance(storage.appended, Tensor):
             if self.index == 0:  # once for all layers
                 storage.check_room(tokens)
-            visible = static_turn(mask, self._rows, tokens, storage.appended, storage.slack)
+            visible = None
+            if mask is not None or tokens > 1 or storage.chunks is None:  # the kernel knows what lies there
+                visible = static_turn(mask, self._rows, tokens, storage.appended, storage.slack)
         else:
             assert self.prompt_tokens is not None
             seen = self.prompt_tokens + storage.appended + tokens

@@ -46,8 +46,9 @@ class FlatStorage:
         First slot and number of prompt entries of each segment (batch row * KV heads + KV head).
     stops
         Slot behind each segment's prompt entries, on the device.
-    appended
-        Tokens appended to each segment so far: an int, or, for a static storage, one on the device, int64 [].
+    counter
+        Tokens appended to each segment so far: an int, or, for a static storage, on the device, int64
+        [segments] for "triton", whose kernel counts for each of them, else [1].
     slack
         How many fit in all.
     heads
@@ -66,15 +67,20 @@ class FlatStorage:
     starts: NDArray[np.int64]
     kept: NDArray[np.int64]
     stops: Tensor
-    appended: int | Tensor
+    counter: int | Tensor
     slack: int
     heads: int
     backend: Backend
 
     @property
+    def appended(self) -> int | Tensor:
+        """Tokens appended to each segment so far: an int, or, for a static storage, a tensor, int64 []."""
+        return self.counter[0] if isinstance(self.counter, Tensor) else self.counter
+
+    @property
     def static(self) -> bool:
         """Whether a compiled step may work on it."""
-        return isinstance(self.appended, Tensor)
+        return isinstance(self.counter, Tensor)
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -113,8 +119,9 @@ class FlatStorage:
         """
         lengths = kept.sum(-1).flatten().cpu().numpy()
         slack = DEFAULT_SLACK if slack is None else slack
-        appended = torch.zeros((), dtype=torch.long, device=keys.device) if static else 0
-        storage = cls._allocate(keys, values, lengths, appended, slack, keys.shape[1], backend)
+        counted = len(lengths) if backend == "triton" else 1
+        counter = torch.zeros(counted, dtype=torch.long, device=keys.device) if static else 0
+        storage = cls._allocate(keys, values, lengths, counter, slack, keys.shape[1], backend)
         storage._copy(keys.flatten(0, 2), values.flatten(0, 2), kept.flatten().nonzero().squeeze(-1))
         return storage
 
@@ -131,8 +138,8 @@ class FlatStorage:
 
     def make_room(self, tokens: int) -> None:
         """Move to where so many more tokens fit, if they do not; a static storage never moves."""
-        if isinstance(self.appended, int) and self.appended + tokens > self.slack:
-            self._become(self.take(None, slack=self.appended + max(tokens, self.appended, DEFAULT_SLACK)))
+        if isinstance(self.counter, int) and self.counter + tokens > self.slack:
+            self._become(self.take(None, slack=self.counter + max(tokens, self.counter, DEFAULT_SLACK)))
 
     def check_room(self, tokens: int) -> None:
         """Let the device raise RuntimeError where a static storage has no room for so many more tokens."""
@@ -145,7 +152,7 @@ class FlatStorage:
 
     def shift(self, tokens: int) -> None:
         """Count tokens that were written behind each segment's last."""
-        self.appended += tokens  # a tensor is changed where it lies
+        self.counter += tokens  # a tensor is changed where it lies
 
     def crop(self, tokens: int) -> None:
         """Forget the last appended tokens."""
@@ -161,9 +168,11 @@ class FlatStorage:
         if rows is not None:
             segments = segments.reshape(-1, self.heads)[rows.cpu().numpy()].flatten()
         slack = self.slack if slack is None else slack
-        appended = self.appended.clone() if isinstance(self.appended, Tensor) else self.appended
+        counter = self.counter
+        if isinstance(counter, Tensor):
+            counter = counter[:1].repeat(len(segments) if self.backend == "triton" else 1)
         taken = self._allocate(
-            self.keys, self.values, self.kept[segments], appended, slack, self.heads, self.backend
+            self.keys, self.values, self.kept[segments], counter, slack, self.heads, self.backend
         )
         source = slots_of(self.starts[segments], taken.lengths)
         source = torch.from_numpy(source).to(self.keys.device)
@@ -177,7 +186,7 @@ class FlatStorage:
 
     def tensors(self) -> list[Tensor]:
         """Every tensor that the storage keeps alive."""
-        extra = (*self.biases, self.order, self.begins, self.appended)
+        extra = (*self.biases, self.order, self.begins, self.counter)
         listed = [] if self.chunks is None else self.chunks.tensors()
         held = [tensor for tensor in extra if isinstance(tensor, Tensor)]
         return [self.keys, self.values, self.stops, *held, *listed]
@@ -188,16 +197,16 @@ class FlatStorage:
         keys: Tensor,
         values: Tensor,
         kept: NDArray[np.int64],
-        appended: int | Tensor,
+        counter: int | Tensor,
         slack: int,
         heads: int,
         backend: Backend,
     ) -> "FlatStorage":
-        """Lay out empty segments of `kept` prompt entries and `appended` tokens, like `keys`, `values`."""
+        """Lay out empty segments of `kept` prompt entries and the counted tokens, like `keys`, `values`."""
         groups = lay_out(kept, slack, keys.shape[-1] + values.shape[-1], backend)
         starts = np.empty_like(kept)
         biases: list[Tensor | None] = []
-        static = isinstance(appended, Tensor)
+        static = isinstance(counter, Tensor)
         for group in groups:
             padding = group.width - kept[group.segments]
             starts[group.segments] = group.offset + np.arange(len(group.segments)) * group.capacity + padding
@@ -218,7 +227,7 @@ class FlatStorage:
             starts=starts,
             kept=kept,
             stops=torch.from_numpy(starts + kept).to(keys.device),
-            appended=appended,
+            counter=counter,
             slack=slack,
             heads=heads,
             backend=backend,

@@ -21,7 +21,7 @@ NEW_TILE = 16  # least that a matrix product takes
 STAGES = 2  # tiles of K and V on their way at a time
 
 
-@torch.library.custom_op("sparsemm::ragged_decode", mutates_args=("keys", "values"))
+@torch.library.custom_op("sparsemm::ragged_decode", mutates_args=("keys", "values", "counters"))
 def ragged_decode(
     query: Tensor,
     new_keys: Tensor,
@@ -30,7 +30,8 @@ def ragged_decode(
     values: Tensor,
     starts: Tensor,
     stops: Tensor,
-    ends: Tensor,
+    counters: Tensor | None,
+    appended: int,
     listed: Tensor,
     firsts: Tensor,
     size: int,
@@ -48,16 +49,20 @@ def ragged_decode(
         [segments, new tokens, value head_dim].
     keys, values
         Flat, shapes [slots, head_dim] and [slots, value head_dim].
-    starts, stops, ends
-        First slot of each segment, the one behind its prompt entries, and the one behind its last entry,
-        where the new ones go; int64 [segments].
+    starts, stops
+        First slot of each segment, and the one behind its prompt entries; int64 [segments].
+    counters
+        Tokens appended to each segment so far, int64 [segments], the new ones added when this is done; None:
+        the host counts.
+    appended
+        What the host counts of them.
     listed, firsts, size
         The work list: see `Chunks`.
     scaling
         Factor of the dot products.
     visible
         Which appended tokens each query sees, the new ones included, bool [B, q, at least as many as there
-        are]; None for all.
+        are]; None for all of them.
 
     Returns
     -------
@@ -68,19 +73,23 @@ def ragged_decode(
     segments, rows, head_dim = query.shape
     new = new_keys.shape[1]
     value_dim = values.shape[1]
-    partial = query.new_empty(len(listed), rows, value_dim, dtype=torch.float32)
-    sums = query.new_empty(len(listed), rows, dtype=torch.float32)
-    merged = query.new_empty(segments, rows, value_dim)
     tiles = tile_sizes(head_dim, value_dim, rows, keys.element_size(), size)
+    merged = query.new_empty(segments, rows, value_dim)
+    row_tiles = -(-rows // tiles["ROW_TILE"])
+    if len(listed) == segments and row_tiles == 1:  # a chunk for each: there is nothing to merge
+        partial, sums = merged, None
+    else:
+        partial = query.new_empty(len(listed), rows, value_dim, dtype=torch.float32)
+        sums = query.new_empty(len(listed), rows, dtype=torch.float32)
     # The interpreter would multiply the bit patterns of bfloat16.
     operand = "float32" if triton_interpreted() else str(keys.dtype).removeprefix("torch.")
     tokens, columns = (1, 0) if visible is None else visible.shape[1:]
     with torch.cuda.device_of(query):
-        kernels.attend_chunk[len(listed), -(-rows // tiles["ROW_TILE"])](
+        kernels.attend_chunk[len(listed), row_tiles](
             *(query.contiguous(), new_keys.contiguous(), new_values.contiguous(), keys, values),
-            *(starts, stops, ends, listed),
+            *(starts, stops, counters, listed),
             None if visible is None else visible.contiguous().view(torch.uint8),
-            *(partial, sums, scaling * math.log2(math.e), rows, new, tokens, columns),
+            *(partial, sums, scaling * math.log2(math.e), appended, rows, new, tokens, columns),
             segments if visible is None else segments // len(visible),
             HEAD_DIM=head_dim,
             VALUE_DIM=value_dim,
@@ -89,13 +98,13 @@ def ragged_decode(
             OPERAND=getattr(kernels.tl, operand),
             num_stages=STAGES,
         )
-        kernels.merge_chunks[segments, rows](
-            *(partial, sums, starts, ends, firsts, merged, rows, new),
-            VALUE_DIM=value_dim,
-            VALUE_TILE=tiles["VALUE_TILE"],
-            PART_TILE=PART_TILE,
-            CHUNK=size,
-        )
+        if sums is not None:
+            kernels.merge_chunks[segments, rows](
+                *(partial, sums, counters, firsts, merged, rows, new),
+                VALUE_DIM=value_dim,
+                VALUE_TILE=tiles["VALUE_TILE"],
+                PART_TILE=PART_TILE,
+            )
     return merged
 
 
@@ -108,7 +117,8 @@ def _(
     values: Tensor,
     starts: Tensor,
     stops: Tensor,
-    ends: Tensor,
+    counters: Tensor | None,
+    appended: int,
     listed: Tensor,
     firsts: Tensor,
     size: int,

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["appended"])  # else its first values would each be compiled for
 def attend_chunk(
     query,
     new_keys,
@@ -19,12 +19,13 @@ def attend_chunk(
     values,
     starts,
     stops,
-    ends,
+    counters,
     chunks,
     visible,
     partial,
     sums,
     scaling,
+    appended,
     rows,
     new,
     tokens,
@@ -42,18 +43,22 @@ def attend_chunk(
 ):
     """Attend from one tile of a segment's query rows to one chunk of its entries, and write the new ones.
 
-    Gives the softmax over the chunk alone (`partial`) and the base-2 logarithm of its sum (`sums`).
+    Gives the softmax over the chunk alone (`partial`) and the base-2 logarithm of its sum (`sums`, minus
+    infinity for an empty chunk). Without `sums` every segment has one chunk, so `partial` is the answer, and
+    the new entries are counted here.
     """
     work = tl.program_id(0).to(tl.int64)
     segment = tl.load(chunks + 2 * work).to(tl.int64)
     first = tl.load(chunks + 2 * work + 1) * CHUNK
     start = tl.load(starts + segment)
     kept = (tl.load(stops + segment) - start).to(tl.int32)
-    known = (tl.load(ends + segment) - start).to(tl.int32)  # entries that lie in the storage
+    known = kept + appended  # entries that lie in the storage
+    if counters is not None:
+        known += tl.load(counters + segment).to(tl.int32)
     length = known + new
+    row = tl.program_id(1) * ROW_TILE + tl.arange(0, ROW_TILE)
     if first < length:  # chunks of the slack wait for the tokens to come
         last = tl.minimum(first + CHUNK, length)
-        row = tl.program_id(1) * ROW_TILE + tl.arange(0, ROW_TILE)
         key_column = tl.arange(0, KEY_TILE)
         value_column = tl.arange(0, VALUE_TILE)
         queries = tl.load(
@@ -108,10 +113,15 @@ def attend_chunk(
         divisor = tl.where(total == 0.0, 1.0, total)
         tl.store(
             partial + (work * rows + row)[:, None] * VALUE_DIM + value_column[None, :],
-            output / divisor[:, None],
+            (output / divisor[:, None]).to(partial.dtype.element_ty),
             mask=(row[:, None] < rows) & (value_column[None, :] < VALUE_DIM),
         )
-        tl.store(sums + work * rows + row, highest + tl.log2(divisor), mask=row < rows)
+        if sums is not None:
+            tl.store(sums + work * rows + row, highest + tl.log2(divisor), mask=row < rows)
+        elif counters is not None:  # no other program reads this segment's counter
+            tl.store(counters + segment, (known - kept - appended + new).to(tl.int64))
+    elif sums is not None:
+        tl.store(sums + work * rows + row, float("-inf"), mask=row < rows)
 
 
 @triton.jit
@@ -143,8 +153,7 @@ def attend_tile(queries, key, value, seen, scaling, highest, total, output):
 def merge_chunks(
     partial,
     sums,
-    starts,
-    ends,
+    counters,
     firsts,
     merged,
     rows,
@@ -152,14 +161,12 @@ def merge_chunks(
     VALUE_DIM: tl.constexpr,
     VALUE_TILE: tl.constexpr,
     PART_TILE: tl.constexpr,
-    CHUNK: tl.constexpr,
 ):
-    """Merge the chunks of one query row: their outputs, weighed by their sums."""
+    """Merge the chunks of one query row, their outputs weighed by their sums, and count the new entries."""
     segment = tl.program_id(0).to(tl.int64)
     row = tl.program_id(1)
-    length = (tl.load(ends + segment) - tl.load(starts + segment)).to(tl.int32) + new
-    count = tl.cdiv(length, CHUNK)
     first = tl.load(firsts + segment).to(tl.int64)
+    count = tl.load(firsts + segment + 1).to(tl.int32) - first.to(tl.int32)
     column = tl.arange(0, VALUE_TILE)
     highest = tl.full([1], float("-inf"), tl.float32)
     total = tl.zeros([1], tl.float32)
@@ -168,9 +175,9 @@ def merge_chunks(
         parts = part + tl.arange(0, PART_TILE)
         place = (first + parts) * rows + row
         logarithm = tl.load(sums + place, mask=parts < count, other=float("-inf"))
-        outputs = tl.load(
+        outputs = tl.load(  # nothing was written for an empty chunk
             partial + place[:, None] * VALUE_DIM + column[None, :],
-            mask=(parts[:, None] < count) & (column[None, :] < VALUE_DIM),
+            mask=(logarithm[:, None] > float("-inf")) & (column[None, :] < VALUE_DIM),
             other=0.0,
         )
         # The first chunk holds a kept entry, which every row sees: from there on the peak is finite.
@@ -185,3 +192,5 @@ def merge_chunks(
         (output / total).to(merged.dtype.element_ty),
         mask=column < VALUE_DIM,
     )
+    if counters is not None and row == 0:
+        tl.store(counters + segment, tl.load(counters + segment) + new)

@@ -1,11 +1,12 @@
 """The work list of split-KV decoding: every entry in one chunk, no chunk longer than the others."""
 
 import numpy as np
+import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from sparsemm.cache.chunks import LARGEST, SMALLEST, WANTED, Chunks, chunks_bytes, sizes
+from sparsemm.cache.chunks import ALONE, LARGEST, SMALLEST, WANTED, Chunks, chunks_bytes, sizes
 
 CPU = torch.device("cpu")
 
@@ -22,7 +23,9 @@ def test_every_entry_is_in_one_chunk(capacities: list[int]) -> None:
         for segment, count in enumerate(capacities)
         for chunk in range(-(-count // chunks.size))
     ]
-    assert [listed[first] for first in chunks.firsts.tolist()] == [[s, 0] for s in range(len(capacities))]
+    *firsts, end = chunks.firsts.tolist()
+    assert [listed[first] for first in firsts] == [[s, 0] for s in range(len(capacities))]
+    assert end == len(listed)
     assert chunks.starts.tolist() == starts.tolist()
     assert chunks_bytes(counts) == sum(tensor.nbytes for tensor in chunks.tensors())
 
@@ -33,6 +36,7 @@ def test_a_static_list_is_as_long_however_entries_are_shared_out(capacities: lis
     moved = counts.copy()
     shift = min(shift, counts[1] - 1)
     moved[:2] += shift, -shift
+    assume(all(some.max() > ALONE or some.max() > some.min() for some in (counts, moved)))
     lists = [Chunks.of(np.cumsum(some) - some, some, CPU, static=True) for some in (counts, moved)]
     assert len(lists[0].listed) == len(lists[1].listed)
     for chunks, some in zip(lists, (counts, moved), strict=True):
@@ -42,6 +46,15 @@ def test_a_static_list_is_as_long_however_entries_are_shared_out(capacities: lis
         assert torch.equal(chunks.firsts, plain.firsts)
         segments, numbers = chunks.listed[count:].T.numpy()
         assert (numbers * chunks.size >= some[segments]).all()  # they begin behind their segment's end
+
+
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize(("capacity", "size"), [(20, 64), (356, 512), (ALONE, ALONE)])
+def test_short_equal_segments_are_a_chunk_each(capacity: int, size: int, static: bool) -> None:
+    """So there is nothing to merge: the list has no chunk more, not even an empty one."""
+    counts = np.full(8, capacity)
+    chunks = Chunks.of(np.cumsum(counts) - counts, counts, CPU, static)
+    assert (chunks.size, chunks.listed.tolist()) == (size, [[segment, 0] for segment in range(8)])
 
 
 def test_a_long_head_is_cut_as_finely_as_the_short_ones() -> None:

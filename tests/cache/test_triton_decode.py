@@ -255,7 +255,7 @@ def arguments(storage: FlatStorage, group: int) -> tuple[Any, ...]:
     assert storage.chunks is not None
     size, starts, listed, firsts = storage.chunks
     new = (torch.ones(storage.heads, 2, flat.shape[1]).to(flat) for flat in (storage.keys, storage.values))
-    places = (starts, storage.stops, storage.ends, listed, firsts)
+    places = (starts, storage.stops, None, storage.counter, listed, firsts)
     return rows, *new, storage.keys, storage.values, *places, size, SCALING, None
 
 
@@ -349,20 +349,20 @@ BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
 OPERANDS = {"bf16": tl.bfloat16, "fp16": tl.float16, "fp32": tl.float32}
 
 
-def built(kernel, dtype, head_dim, rows, capability, hidden, size=1024):
+def built(kernel, dtype, head_dim, rows, capability, hidden, alone=False, size=1024):
     types = {
         **dict.fromkeys(("query", "new_keys", "new_values", "keys", "values", "merged"), f"*{dtype}"),
-        **dict.fromkeys(("starts", "stops", "ends"), "*i64"),
+        **dict.fromkeys(("starts", "stops", "counters"), "*i64"),
         **dict.fromkeys(("chunks", "firsts"), "*i32"),
-        **dict.fromkeys(("partial", "sums"), "*fp32"),
+        **{"partial": f"*{dtype}" if alone else "*fp32", "sums": "*fp32"},
         **{"visible": "*u8", "scaling": "fp32"},
-        **dict.fromkeys(("rows", "new", "tokens", "columns", "heads"), "i32"),
+        **dict.fromkeys(("appended", "rows", "new", "tokens", "columns", "heads"), "i32"),
     }
     known = tile_sizes(head_dim, head_dim, rows, BYTES[dtype], size) | {"PART_TILE": PART_TILE, "CHUNK": size}
     known |= {"HEAD_DIM": head_dim, "VALUE_DIM": head_dim, "OPERAND": OPERANDS[dtype]}
     constants = {name: known[name] for name in kernel.arg_names if name in known}
-    if not hidden and "visible" in kernel.arg_names:
-        constants["visible"] = None
+    without = {"visible": not hidden, "sums": alone}
+    constants |= {name: None for name, left_out in without.items() if left_out and name in kernel.arg_names}
     types = {name: "constexpr" if name in constants else types[name] for name in kernel.arg_names}
     return triton.compile(
         ASTSource(fn=kernel, signature=types, constexprs=constants),
@@ -374,6 +374,7 @@ def built(kernel, dtype, head_dim, rows, capability, hidden, size=1024):
 for case in (
     (attend_chunk, "bf16", 80, 7, 90, False),
     (attend_chunk, "bf16", 128, 4, 90, True),
+    (attend_chunk, "bf16", 128, 4, 90, True, True),
     (attend_chunk, "fp16", 128, 32, 80, True),
     (attend_chunk, "fp32", 256, 32, 80, True),
     (merge_chunks, "bf16", 128, 4, 90, False),
