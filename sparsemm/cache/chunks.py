@@ -82,6 +82,4 @@ def sizes(capacities: NDArray[np.int64]) -> tuple[int, NDArray[np.int64]]:
 def chunks_bytes(capacities: NDArray[np.int64]) -> int:
     """Bytes of `Chunks.of` these capacities."""
     _, counts = sizes(capacities)
-    return (
-        len(counts) * torch.long.itemsize + (len(counts) + 1 + 2 * int(counts.sum())) * INDEX_BYTES
-    )
+    return len(counts) * torch.long.itemsize + (len(counts) + 1 + 2 * int(counts.sum())) * INDEX_BYTES

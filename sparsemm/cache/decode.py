@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from sparsemm.cache.layout import Group
 from sparsemm.cache.storage import FlatStorage
-from sparsemm.cache.triton_decode import ragged_decode
+from sparsemm.cache.triton_decode import launch_decode, ragged_decode
 from sparsemm.cache.varlen import varlen_attention
 
 
@@ -77,7 +77,9 @@ def _by_chunk(
     assert storage.chunks is not None
     size, starts, listed, firsts = storage.chunks
     counters, appended = (None, storage.counter) if isinstance(storage.counter, int) else (storage.counter, 0)
-    output = ragged_decode(
+    # Directly where that can be: the operator's way through torch takes as long again as the launch.
+    decode = ragged_decode if torch.compiler.is_compiling() else launch_decode
+    output = decode(
         *(rows, keys, values, storage.keys, storage.values, starts, storage.stops, counters, appended),
         *(listed, firsts, size, scaling, visible),
     )

@@ -12,7 +12,7 @@ from sparsemm.cache.question import Context, attend_to_kept
 from sparsemm.cache.settings import Settings
 from sparsemm.cache.storage import FlatStorage
 from sparsemm.cache.turns import static_turn
-from sparsemm.methods import kept_mask
+from sparsemm.methods import kept_and_counts
 
 
 class RaggedLayer(HeldLayer):
@@ -168,7 +168,7 @@ class RaggedLayer(HeldLayer):
         kept: Tensor | None = None
         again = None
         if settings.method.evicts and not all(settings.method.keeps_all(row) for row in lengths.tolist()):
-            kept = kept_mask(
+            kept, counts = kept_and_counts(
                 settings.method,
                 query if context is None else context.part(query),
                 keys if context is None else context.part(keys),
@@ -178,7 +178,6 @@ class RaggedLayer(HeldLayer):
                 valid=valid,
                 lengths=lengths,
             )
-            counts = kept.sum(dim=-1).cpu()
             if torch.equal(counts, self.kept):
                 kept = None
             else:
@@ -192,8 +191,9 @@ class RaggedLayer(HeldLayer):
             kept = keys.new_ones(keys.shape[:3], dtype=torch.bool)
             if whole is not None:
                 kept &= whole[:, None]
+        stored = self.kept + self.question[:, None]
         self.storage = FlatStorage.from_dense(
-            keys, values, kept, settings.max_new_tokens, settings.backend, settings.static
+            keys, values, kept, settings.max_new_tokens, settings.backend, settings.static, counts=stored
         )
         self.keys = self.values = None
         if settings.static:

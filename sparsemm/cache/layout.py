@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 Backend = Literal["grouped", "loop", "padded", "triton", "torch_varlen", "flash_attn"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
@@ -122,7 +124,12 @@ def lay_out(lengths: NDArray[np.int64], slack: int, entry_size: int, backend: Ba
     return groups
 
 
-def slots_of(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """List all slots of contiguous segments, one segment after another, shape [sum(lengths)]."""
+def slots_of(starts: NDArray[np.int64], lengths: NDArray[np.int64], device: torch.device) -> Tensor:
+    """List all slots of contiguous segments, one segment after another, int64 [sum(lengths)].
+
+    It is made on the device: there may be as many as entries in a whole prompt.
+    """
     before = np.cumsum(lengths) - lengths
-    return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
+    counts, offsets = (torch.from_numpy(numbers).to(device) for numbers in (lengths, starts - before))
+    total = int(lengths.sum())
+    return torch.repeat_interleave(offsets, counts, output_size=total) + torch.arange(total, device=device)

@@ -101,6 +101,7 @@ class FlatStorage:
         slack: int | None,
         backend: Backend,
         static: bool = False,
+        counts: Tensor | None = None,
     ) -> "FlatStorage":
         """Copy the kept entries out of a full cache.
 
@@ -116,13 +117,17 @@ class FlatStorage:
             Name of the layout's policy.
         static
             Whether a compiled step will work on it; it takes no more than `slack`.
+        counts
+            Kept entries of each segment, [B, KV heads] on the CPU; None: they are counted, which waits for
+            the device.
         """
-        lengths = kept.sum(-1).flatten().cpu().numpy()
+        lengths = (kept.sum(-1).cpu() if counts is None else counts).flatten().numpy()
         slack = DEFAULT_SLACK if slack is None else slack
         counted = len(lengths) if backend == "triton" else 1
         counter = torch.zeros(counted, dtype=torch.long, device=keys.device) if static else 0
         storage = cls._allocate(keys, values, lengths, counter, slack, keys.shape[1], backend)
-        storage._copy(keys.flatten(0, 2), values.flatten(0, 2), kept.flatten().nonzero().squeeze(-1))
+        source = torch.nonzero_static(kept.flatten(), size=int(lengths.sum())).squeeze(-1)
+        storage._copy(keys.flatten(0, 2), values.flatten(0, 2), source, lengths)
         return storage
 
     def append(self, key: Tensor, value: Tensor) -> None:
@@ -174,9 +179,9 @@ class FlatStorage:
         taken = self._allocate(
             self.keys, self.values, self.kept[segments], counter, slack, self.heads, self.backend
         )
-        source = slots_of(self.starts[segments], taken.lengths)
-        source = torch.from_numpy(source).to(self.keys.device)
-        taken._copy(self.keys, self.values, source)
+        lengths = taken.lengths
+        source = slots_of(self.starts[segments], lengths, self.keys.device)
+        taken._copy(self.keys, self.values, source, lengths)
         return taken
 
     def slack_bytes(self) -> int:
@@ -237,9 +242,9 @@ class FlatStorage:
                 torch._dynamo.mark_static_address(tensor)
         return storage
 
-    def _copy(self, keys: Tensor, values: Tensor, source: Tensor) -> None:
-        """Fill all segments from the `source` slots of other flat tensors."""
-        slots = torch.from_numpy(slots_of(self.starts, self.lengths)).to(source.device)
+    def _copy(self, keys: Tensor, values: Tensor, source: Tensor, lengths: NDArray[np.int64]) -> None:
+        """Fill the segments, with so many entries each, from the `source` slots of other flat tensors."""
+        slots = slots_of(self.starts, lengths, source.device)
         self.keys[slots] = keys[source]
         self.values[slots] = values[source]
 

@@ -16,13 +16,13 @@ from sparsemm.cache.checks import triton_interpreted
 TILE_BYTES = 16_384  # of K, and as much of V, in a processor's shared memory at a time
 ROW_TILE = 16  # least rows of a matrix product
 MOST_ROWS = 32  # of 64, float32 and head_dim 256 would not fit the shared memory of a small GPU
-PART_TILE = 16
+PART_TILE = 64  # chunks of a segment that are merged at a time: most segments in one turn
 NEW_TILE = 16  # least that a matrix product takes
-STAGES = 2  # tiles of K and V on their way at a time
+STAGES = 3  # tiles of K and V on their way at a time
+WARPS = 4
 
 
-@torch.library.custom_op("sparsemm::ragged_decode", mutates_args=("keys", "values", "counters"))
-def ragged_decode(
+def launch_decode(
     query: Tensor,
     new_keys: Tensor,
     new_values: Tensor,
@@ -89,14 +89,14 @@ def ragged_decode(
             *(query.contiguous(), new_keys.contiguous(), new_values.contiguous(), keys, values),
             *(starts, stops, counters, listed),
             None if visible is None else visible.contiguous().view(torch.uint8),
-            *(partial, sums, scaling * math.log2(math.e), appended, rows, new, tokens, columns),
+            *(partial, sums, scaling * math.log2(math.e), appended, size, rows, new, tokens, columns),
             segments if visible is None else segments // len(visible),
             HEAD_DIM=head_dim,
             VALUE_DIM=value_dim,
-            CHUNK=size,
             **tiles,
             OPERAND=getattr(kernels.tl, operand),
             num_stages=STAGES,
+            num_warps=WARPS,
         )
         if sums is not None:
             kernels.merge_chunks[segments, rows](
@@ -106,6 +106,12 @@ def ragged_decode(
                 PART_TILE=PART_TILE,
             )
     return merged
+
+
+ragged_decode = torch.library.custom_op(
+    "sparsemm::ragged_decode", launch_decode, mutates_args=("keys", "values", "counters")
+)
+"""`launch_decode` for what is compiled, which cannot look into the launch of a kernel."""
 
 
 @ragged_decode.register_fake

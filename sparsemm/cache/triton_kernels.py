@@ -10,7 +10,8 @@ import triton
 import triton.language as tl
 
 
-@triton.jit(do_not_specialize=["appended"])  # else its first values would each be compiled for
+# Their values change from step to step, or from model to model: each would be compiled for.
+@triton.jit(do_not_specialize=["appended", "size", "rows", "new", "tokens", "columns", "heads"])
 def attend_chunk(
     query,
     new_keys,
@@ -26,6 +27,7 @@ def attend_chunk(
     sums,
     scaling,
     appended,
+    size,
     rows,
     new,
     tokens,
@@ -38,7 +40,6 @@ def attend_chunk(
     ROW_TILE: tl.constexpr,
     SLOT_TILE: tl.constexpr,
     NEW_TILE: tl.constexpr,
-    CHUNK: tl.constexpr,
     OPERAND: tl.constexpr,
 ):
     """Attend from one tile of a segment's query rows to one chunk of its entries, and write the new ones.
@@ -49,7 +50,7 @@ def attend_chunk(
     """
     work = tl.program_id(0).to(tl.int64)
     segment = tl.load(chunks + 2 * work).to(tl.int64)
-    first = tl.load(chunks + 2 * work + 1) * CHUNK
+    first = tl.load(chunks + 2 * work + 1) * size
     start = tl.load(starts + segment)
     kept = (tl.load(stops + segment) - start).to(tl.int32)
     known = kept + appended  # entries that lie in the storage
@@ -58,7 +59,7 @@ def attend_chunk(
     length = known + new
     row = tl.program_id(1) * ROW_TILE + tl.arange(0, ROW_TILE)
     if first < length:  # chunks of the slack wait for the tokens to come
-        last = tl.minimum(first + CHUNK, length)
+        last = tl.minimum(first + size, length)
         key_column = tl.arange(0, KEY_TILE)
         value_column = tl.arange(0, VALUE_TILE)
         queries = tl.load(
@@ -149,7 +150,7 @@ def attend_tile(queries, key, value, seen, scaling, highest, total, output):
     return peak, total, output
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "new"])
 def merge_chunks(
     partial,
     sums,
@@ -175,11 +176,12 @@ def merge_chunks(
         parts = part + tl.arange(0, PART_TILE)
         place = (first + parts) * rows + row
         logarithm = tl.load(sums + place, mask=parts < count, other=float("-inf"))
-        outputs = tl.load(  # nothing was written for an empty chunk
+        outputs = tl.load(
             partial + place[:, None] * VALUE_DIM + column[None, :],
-            mask=(logarithm[:, None] > float("-inf")) & (column[None, :] < VALUE_DIM),
+            mask=(parts[:, None] < count) & (column[None, :] < VALUE_DIM),
             other=0.0,
         )
+        outputs = tl.where(logarithm[:, None] > float("-inf"), outputs, 0.0)  # empty chunks were not written
         # The first chunk holds a kept entry, which every row sees: from there on the peak is finite.
         peak = tl.maximum(highest, tl.max(logarithm, 0))
         shrink = tl.exp2(highest - peak)

@@ -74,6 +74,8 @@ def show(verb: str, results: list[Any]) -> int:
 
         for measured in results:
             print_rows(measured.rows, measured.shown, Console(highlight=False))
+            for line in measured.unfinished:
+                Console(stderr=True, highlight=False).print(f"unfinished: {line}", markup=False)
             print(measured.path)
     if verb == "doctor":
         from rich.console import Console

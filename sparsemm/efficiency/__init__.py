@@ -1,6 +1,6 @@
 """What the engine costs: benchmarks of latency and memory. Needs no more than a bare GPU machine has."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,11 +20,14 @@ class Measured(NamedTuple):
         The rows that were asked for.
     shown
         The columns that say most, and their headings.
+    unfinished
+        What the same command would go on with, a line each.
     """
 
     path: Path
     rows: list[dict[str, Any]]
     shown: Mapping[str, str]
+    unfinished: Sequence[str] = ()
 
 
 def run(config: Mapping[str, Any], report: Report = lambda done, total, text: None) -> Measured:

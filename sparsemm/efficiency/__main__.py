@@ -10,6 +10,7 @@ import yaml
 
 from sparsemm.configs import InputError, nearest, read, shipped
 from sparsemm.efficiency import run
+from sparsemm.efficiency.decode_table import as_text
 
 
 def configuration(arguments: Sequence[str]) -> dict[str, Any]:
@@ -42,7 +43,13 @@ def configuration(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run, one line per timed run on stderr, and print the table's path."""
+    """Run, and print the table's path; progress, the rows and what is unfinished go to stderr.
+
+    Returns
+    -------
+    int
+        Exit code: 1 where something is unfinished, 2 for wrong options.
+    """
 
     def report(done: int, total: int, text: str) -> None:
         print(f"{done}/{total} {text}", file=sys.stderr, flush=True)
@@ -55,8 +62,12 @@ def main(arguments: Sequence[str]) -> int:
     except (ValueError, OSError) as error:
         print(f"sparsemm: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    for row in [measured.shown, *measured.rows]:
+        print("\t".join(as_text(row.get(name)) for name in measured.shown), file=sys.stderr)
+    for line in measured.unfinished:
+        print(f"unfinished: {line}", file=sys.stderr)
     print(measured.path)
-    return 0
+    return 1 if measured.unfinished else 0
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from sparsemm.cache import ATTENTION_NAME, BACKENDS, RaggedCache
 from sparsemm.cache.layer import RaggedLayer
 from sparsemm.configs import InputError, names, nearest, read
 from sparsemm.efficiency.backbone import Backbone
+from sparsemm.efficiency.steps import Decoding
 from sparsemm.methods import FullKV, KVMethod
 
 Holding = Literal["dynamic", "static", "ragged"]
@@ -30,15 +31,14 @@ class Contender:
         What is kept.
     cache
         "dynamic" and "static": transformers' `DynamicCache` and `StaticCache` with its SDPA; "ragged":
-        `RaggedCache`, in its static form where steps are compiled.
-    compiled
-        Whether a decode step is compiled as ``generate`` compiles it: ``torch.compile`` with
-        ``mode="reduce-overhead"``.
+        `RaggedCache`, in its static form where steps are not eager.
+    decoding
+        How decode steps run: see `steps.DECODINGS`.
     """
 
     method: KVMethod
     cache: Holding
-    compiled: bool
+    decoding: Decoding = "eager"
 
     @property
     def budget(self) -> int | float | None:
@@ -47,9 +47,9 @@ class Contender:
 
     @property
     def label(self) -> str:
-        """In a few words: ``snapkv 256``, ``fullkv static compiled``."""
+        """In a few words: ``snapkv 256``, ``fullkv static graph``."""
         kind = str(self.budget) if self.method.evicts else self.cache
-        return " ".join((self.method.name, kind, *(["compiled"] if self.compiled else [])))
+        return " ".join((self.method.name, kind, *([self.decoding] if self.decoding != "eager" else [])))
 
     @property
     def attention(self) -> str:
@@ -64,20 +64,22 @@ class Contender:
         if self.cache == "static":
             return StaticCache(config=config, max_cache_len=prompt_tokens + new_tokens)
         return RaggedCache(
-            config, self.method, max_new_tokens=new_tokens, backend=backend, static=self.compiled
+            config, self.method, max_new_tokens=new_tokens, backend=backend, static=self.decoding != "eager"
         )
 
 
-def contenders(methods: Sequence[KVMethod], compiled: bool) -> list[Contender]:
-    """FullKV in each of its forms, then the methods; compiled, too, if asked for, what can be compiled."""
-    found = [Contender(FullKV(), "dynamic", False), Contender(FullKV(), "static", False)]
-    if compiled:
-        found.append(Contender(FullKV(), "static", True))
-    for method in methods:
-        found.append(Contender(method, "ragged", False))
-        if compiled:
-            found.append(Contender(method, "ragged", True))
-    return found
+def contenders(methods: Sequence[KVMethod], decodings: Sequence[Decoding]) -> list[Contender]:
+    """FullKV in each of its forms, then the methods, each with every kind of decode steps.
+
+    What is replayed or compiled needs sizes that are fixed. There FullKV is held in a `RaggedCache`, too,
+    which attends by the same backend as the methods do: so the difference to them is eviction's alone.
+    """
+    found: list[Contender] = []
+    if "eager" in decodings:
+        found += [Contender(FullKV(), "dynamic"), Contender(FullKV(), "static")]
+    fixed = [decoding for decoding in decodings if decoding != "eager"]
+    found += [Contender(FullKV(), cache, kind) for cache in ("static", "ragged") for kind in fixed]
+    return found + [Contender(method, "ragged", kind) for method in methods for kind in decodings]
 
 
 def default_forms() -> dict[str, type[KVMethod]]:

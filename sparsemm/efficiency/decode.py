@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from sparsemm.efficiency.decode_table import (
     write_record,
     write_table,
 )
+from sparsemm.efficiency.steps import Decoding
 from sparsemm.models.loading import default_device, device_name, torch_device
 
 
@@ -93,19 +94,33 @@ def run(config: Mapping[str, Any], report: Report) -> Measured:
             report(turn, total, f"{name}, {text}")
             turn += 1
 
-        measured = measure(backbone, group.plan, group.rivals, told)
-        found = dict(zip(map(id, group.rivals), measured.samples, strict=True))
-        for rival, row in group.rows:
-            samples = found[id(rival)]
-            table.append(row | measured_row(backbone, group.plan, samples, measured, group.rivals))
+        table += measure_group(backbone, group, told)
         write_record(folder, {**runs, began: record(config)})
         write_table(folder, table)
     wanted = {key_of(row) for group in groups for _, row in group.rows}
     return Measured(path_of(folder), [dict(row) for row in table if key_of(row) in wanted], SHOWN)
 
 
+def measure_group(backbone: Backbone, group: Group, report: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Run a group's contenders and give its rows; `report` is called before each of their turns."""
+    measured = measure(backbone, group.plan, group.rivals, report)
+    found = dict(zip(map(id, group.rivals), measured.samples, strict=True))
+    return [
+        row | measured_row(backbone, group.plan, found[id(rival)], measured, group.rivals)
+        for rival, row in group.rows
+    ]
+
+
+def group_of(subject: Subject, plan: Plan, rivals: list[Contender], device: torch.device) -> Group:
+    """All of some contenders at one prompt length and batch size."""
+    return Group(
+        subject, plan, [(rival, _identity(subject, plan, rival, device)) for rival in rivals], rivals
+    )
+
+
 def _groups(config: Mapping[str, Any], options: Options, device: torch.device) -> Iterator[Group]:
-    compiled = device.type == "cuda" if options.compile is None else options.compile
+    usual: list[Decoding] = ["eager", "graph"] if device.type == "cuda" else ["eager"]
+    decodings = usual if options.decoding is None else options.decoding
     for name in options.shapes:
         subject = _subject(name, config["model"], options, device)
         methods = methods_of(
@@ -124,9 +139,7 @@ def _groups(config: Mapping[str, Any], options: Options, device: torch.device) -
                     options.rounds,
                     options.backend,
                 )
-                rivals = contenders(methods, compiled)
-                rows = [(rival, _identity(subject, options, plan, rival, device)) for rival in rivals]
-                yield Group(subject, plan, rows, rivals)
+                yield group_of(subject, plan, contenders(methods, decodings), device)
 
 
 def _subject(name: str, model: Mapping[str, Any], options: Options, device: torch.device) -> Subject:
@@ -137,9 +150,7 @@ def _subject(name: str, model: Mapping[str, Any], options: Options, device: torc
     return shape_subject(name, options.layers, options.positions, dtype)
 
 
-def _identity(
-    subject: Subject, options: Options, plan: Plan, rival: Contender, device: torch.device
-) -> dict[str, Any]:
+def _identity(subject: Subject, plan: Plan, rival: Contender, device: torch.device) -> dict[str, Any]:
     scored = rival.method.name == "sparsemm"
     return {
         "shape": subject.name,
@@ -152,11 +163,11 @@ def _identity(
         "method": rival.method.name,
         "budget": rival.budget,
         "cache": rival.cache,
-        "compiled": rival.compiled,
+        "decoding": rival.decoding,
         "backend": (plan.backend or "default") if rival.cache == "ragged" else None,
         "head_scores": subject.scores_from if scored else None,
         "rounds": plan.rounds,
-        "new_tokens": options.new_tokens,
+        "new_tokens": plan.steps * plan.rounds,
         "dtype": str(subject.dtype).removeprefix("torch."),
         "device": device_name(device),
         "threads": torch.get_num_threads(),

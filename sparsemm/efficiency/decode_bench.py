@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -20,8 +20,14 @@ from sparsemm.cache import RaggedCache
 from sparsemm.efficiency.backbone import Backbone
 from sparsemm.efficiency.clocks import Clock, Peak, copy_bandwidth, only_new_objects_collected
 from sparsemm.efficiency.contenders import Contender, Held, fill, held
+from sparsemm.efficiency.steps import Steps, next_token
 
 READ, DRAWN = "read", "drawn"
+FAILED = {"graph": "not captured", "compiled": "not compiled"}
+
+LOADED_AT = 2048
+"""Prompt tokens of the runs before the first round on a GPU, in which kernels are loaded."""
+
 PROMPTS = (READ, DRAWN)
 """The prompt goes through the model; or its K and V are drawn at random, and only the caches see them."""
 
@@ -97,11 +103,11 @@ def measure(
 ) -> Measurement:
     """Measure all contenders in every round; `report` is called before each of them.
 
-    A contender that runs out of the device's memory, or whose steps cannot be compiled, has no samples, and
-    says so; the others go on.
+    A contender that runs out of the device's memory, or whose steps cannot be captured or compiled, has no
+    samples, and says so; the others go on.
     """
     with ExitStack() as stack:
-        if any(rival.compiled for rival in rivals):
+        if any(rival.decoding == "compiled" for rival in rivals):
             torch.compiler.reset()  # nothing of another group's graphs
             # Every contender has sizes of its own, and shall have a graph for just these, as if alone. Past
             # torch's limit it would have none, and run as if not compiled, unseen.
@@ -117,8 +123,9 @@ def measure(
         bench = Bench(backbone, plan)
         samples = [Samples() for _ in rivals]
         if backbone.device.type == "cuda":  # the first use of a kernel loads it: that counts for nothing
-            for rival in {(rival.cache, rival.compiled): rival for rival in rivals}.values():
-                bench.try_run(rival, Samples())
+            short = Bench(backbone, replace(plan, prompt_tokens=min(plan.prompt_tokens, LOADED_AT)))
+            for rival in {(rival.cache, rival.decoding): rival for rival in rivals}.values():
+                short.try_run(rival, Samples())
         for number in range(1, plan.rounds + 1):
             for rival, found in zip(rivals, samples, strict=True):
                 report(f"round {number}: {rival.label}")
@@ -161,10 +168,10 @@ class Bench:
         except torch.OutOfMemoryError:
             found.failed = "out of memory"
         except Exception as error:
-            if not rival.compiled:
+            if rival.decoding == "eager":
                 raise
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            found.failed = f"not compiled: {reason}"
+            found.failed = f"{FAILED[rival.decoding]}: {reason}"
 
     def run(self, rival: Contender, found: Samples) -> None:
         """One round of one contender."""
@@ -177,7 +184,9 @@ class Bench:
         clock.wait()
         start = clock.mark()
         if self.drawn is None:
-            token = _next(model(input_ids=self.ids, past_key_values=cache, use_cache=True, logits_to_keep=1))
+            token = next_token(
+                model(input_ids=self.ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            )
         else:
             fill(cache, *self.drawn)
             token = self.ids
@@ -191,13 +200,13 @@ class Bench:
         found.held = held(cache, self.entry_bytes)
         found.decoded_by = _backend(cache)
         peak.begin()
-        call = model.get_compiled_call(None) if rival.compiled else model
-        for _ in range(plan.warm_up):
-            token = _next(call(input_ids=token, past_key_values=cache, use_cache=True))
+        position = torch.full_like(token, plan.prompt_tokens)
+        steps = Steps(model, cache, token, position, rival.decoding)
+        steps.warm_up(plan.warm_up)
         clock.wait()
         marks = [clock.mark()]
         for _ in range(plan.steps):
-            token = _next(call(input_ids=token, past_key_values=cache, use_cache=True))
+            steps.step()
             marks.append(clock.mark())
         clock.wait()
         found.steps.append([clock.seconds(*pair) for pair in pairwise(marks)])
@@ -219,11 +228,6 @@ class Bench:
         for layer in cache.compressible_layers if isinstance(cache, RaggedCache) else []:
             layer.observe = timed(layer.observe)
         return spans
-
-
-def _next(output: Any) -> Tensor:
-    """The greedy token [B, 1]; it stays on the device."""
-    return output.logits[:, -1:].argmax(-1)
 
 
 def _backend(cache: Any) -> str | None:

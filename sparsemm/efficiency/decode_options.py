@@ -13,6 +13,7 @@ from sparsemm.efficiency.clocks import free_bytes
 from sparsemm.efficiency.contenders import check_names
 from sparsemm.efficiency.decode_bench import PROMPTS, READ
 from sparsemm.efficiency.shapes import SHAPES
+from sparsemm.efficiency.steps import DECODINGS, Decoding
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -38,7 +39,7 @@ class Options:
     warm_up: int
     rounds: int
     dtype: str | None
-    compile: bool | None
+    decoding: list[Decoding] | None
     backend: str | None
 
     def __post_init__(self) -> None:
@@ -67,8 +68,13 @@ class Options:
         for name, value, known in (("prompt", self.prompt, PROMPTS), ("dtype", self.dtype, DTYPES)):
             if value not in known and not (name == "dtype" and value is None):
                 raise InputError(f"unknown {name} {value!r}; {nearest(str(value), known)}")
-        if self.compile not in (None, True, False):
-            raise InputError(f"compile must be true, false or null, got {self.compile!r}")
+        if not (self.decoding is None or (isinstance(self.decoding, list) and self.decoding)):
+            raise InputError(
+                f"decoding must be null or a list of {', '.join(DECODINGS)}, got {self.decoding!r}"
+            )
+        for decoding in self.decoding or []:
+            if decoding not in DECODINGS:
+                raise InputError(f"unknown decoding {decoding!r}; {nearest(str(decoding), DECODINGS)}")
         check_names(self.methods, self.backend)
 
     @property

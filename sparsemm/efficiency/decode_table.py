@@ -20,7 +20,7 @@ from sparsemm.efficiency.decode_bench import Measurement, Plan, Samples
 from sparsemm.efficiency.machine import cpu_name
 from sparsemm.recording import git_commit, versions, write_atomically, write_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised whenever a column is added or changes its meaning."""
 
 IDENTITY: dict[str, str] = {
@@ -34,8 +34,9 @@ IDENTITY: dict[str, str] = {
     "batch_size": "prompts at the same time",
     "method": "what is kept",
     "budget": "nominal entries per (layer, KV head), window included; empty for FullKV",
-    "cache": "dynamic, static: transformers' caches with its SDPA; ragged: RaggedCache",
-    "compiled": "whether decode steps were compiled (torch.compile, reduce-overhead)",
+    "cache": "dynamic, static: transformers' caches with its SDPA; ragged: RaggedCache, of FullKV too",
+    "decoding": "how decode steps ran. eager: every operation launched by Python; graph: one step captured "
+    "as a CUDA graph and replayed; compiled: torch.compile, reduce-overhead",
     "backend": "decode backend that was asked for; default: what the cache takes by itself",
     "head_scores": "file of head scores, or synthetic: seeded, the best 5% of the heads hold 55%",
     "rounds": "times that everything was measured, one contender after the other in each round",
@@ -62,11 +63,11 @@ COLUMNS: dict[str, str] = {
     "decode_ms": "milliseconds of a decode step (a token in every row of the batch), median of all steps",
     "decode_ms_q1": "first quartile",
     "decode_ms_q3": "third quartile",
-    "ratio": "fastest FullKV in the same run, compiled or not, over this row: decode_ms of the rounds, "
+    "ratio": "fastest FullKV in the same run, whatever holds it, over this row: decode_ms of the rounds, "
     "divided round by round, median",
     "ratio_min": "least of the rounds",
     "ratio_max": "greatest of the rounds",
-    "ratio_eager": "the same over the fastest FullKV that was not compiled; median",
+    "ratio_stock": "the same over the fastest FullKV in a cache of transformers' own, with its SDPA; median",
     "weight_bytes": "weights of the text backbone and its output layer",
     "kept_bytes": "K and V of the kept prompt entries",
     "kv_bytes": "allocated by the cache after the prompt",
@@ -91,7 +92,7 @@ SHOWN = {
     "method": "method",
     "budget": "budget",
     "cache": "cache",
-    "compiled": "compiled",
+    "decoding": "decoding",
     "prefill_s": "prefill s",
     "compress_share": "compress",
     "decode_ms": "ms/token",
@@ -109,20 +110,30 @@ def path_of(folder: Path) -> Path:
 
 
 def read_table(folder: Path) -> list[dict[str, str]]:
-    """The rows that are finished, as text.
+    """The rows of ``decode.csv`` that are finished, as text.
 
     Raises
     ------
     InputError
         The folder holds another version's table.
     """
-    path = path_of(folder)
+    return read_csv(path_of(folder), COLUMNS)
+
+
+def read_csv(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
+    """The rows of a table as text; none where there is no file.
+
+    Raises
+    ------
+    InputError
+        It has other columns.
+    """
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         rows = list(reader)
-    if list(reader.fieldnames or []) != list(COLUMNS):
+    if list(reader.fieldnames or []) != list(columns):
         raise InputError(f"{path} has other columns than this version's: name another folder (output=...)")
     return rows
 
@@ -218,8 +229,8 @@ def measured_row(
             row["prefill_ratio"] = fastest / row["prefill_s"]
     if ratios := _ratios([found for _, found in full], samples):
         row |= {"ratio": statistics.median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios)}
-    if eager := _ratios([found for rival, found in full if not rival.compiled], samples):
-        row["ratio_eager"] = statistics.median(eager)
+    if stock := _ratios([found for rival, found in full if rival.cache != "ragged"], samples):
+        row["ratio_stock"] = statistics.median(stock)
     return row
 
 

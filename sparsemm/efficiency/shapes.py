@@ -70,6 +70,10 @@ SHAPES = {
 """LLaVA-NeXT on Vicuna and on Mistral, Qwen2-VL, and a small one to try the benchmark with."""
 
 
+PAPER = ("llava_next_vicuna_7b", "llava_next_mistral_7b", "qwen2_vl_7b")
+"""Those whose times the paper publishes."""
+
+
 def synthetic_scores(shape: ModelShape, seed: int = 0) -> Tensor:
     """Draw head scores for a model that has none: [layers, query heads] float64, summing to 1.
 

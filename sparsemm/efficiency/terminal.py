@@ -11,7 +11,7 @@ from sparsemm.efficiency import Report
 if TYPE_CHECKING:
     from rich.console import Console
 
-TEXTS = {"workload", "measured", "shape", "method", "cache", "compiled", "failed"}
+TEXTS = {"workload", "measured", "shape", "method", "cache", "decoding", "failed"}
 """Columns that hold words."""
 
 

@@ -5,7 +5,7 @@ from sparsemm.methods.base import KVMethod, ModelShape
 from sparsemm.methods.fullkv import FullKV
 from sparsemm.methods.pyramidkv import PyramidKV
 from sparsemm.methods.random_heads import RandomHeads
-from sparsemm.methods.select import kept_mask, prompt_lengths, select, top_mask
+from sparsemm.methods.select import kept_and_counts, kept_mask, prompt_lengths, select, top_mask
 from sparsemm.methods.select_many import kept_masks
 from sparsemm.methods.snapkv import SnapKV
 from sparsemm.methods.sparsemm import SparseMM
@@ -21,6 +21,7 @@ __all__ = [
     "SnapKV",
     "SparseMM",
     "StreamingLLM",
+    "kept_and_counts",
     "kept_mask",
     "kept_masks",
     "prompt_lengths",

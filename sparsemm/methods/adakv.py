@@ -61,11 +61,12 @@ class AdaKV(KVMethod):
         device, heads = scores.device, scores.shape[1]
         wanted = self.evictable_budgets(lengths)
         whole = (wanted > lengths).to(device)
-        budgets = torch.minimum(wanted, lengths).to(device)
+        limited = torch.minimum(wanted, lengths)
+        most, budgets = int(limited.max()), limited.to(device)
         contest = mask_padding(scores, lengths)
         if self.normalize:
-            contest = contest * self._concentration(contest, budgets)
-        counts = top_counts(contest, heads * budgets)
+            contest = contest * self._concentration(contest, budgets, most)
+        counts = top_counts(contest, heads * budgets, heads * most)
         if self.rounding == "released":
             sure = (self.floor * budgets.double()).long()[:, None]
             quota = torch.round(counts * (1 - self.floor) + sure).long()
@@ -81,12 +82,15 @@ class AdaKV(KVMethod):
         return torch.full((shape.num_hidden_layers, shape.num_key_value_heads), b)
 
     @staticmethod
-    def _concentration(scores: Tensor, budgets: Tensor) -> Tensor:
-        """Return the share [B, Hkv, 1] of each head's total score that its ``budgets`` best scores hold."""
+    def _concentration(scores: Tensor, budgets: Tensor, most: int) -> Tensor:
+        """Return the share [B, Hkv, 1] of each head's total score that its ``budgets`` best scores hold.
+
+        `most` is the largest of them.
+        """
         # In float64: a float32 sum's last bit would depend on how much padding stands in the row.
         positive = scores.clamp(min=0)
         total = positive.sum(dim=-1, keepdim=True, dtype=torch.float64)
-        best = positive.topk(int(budgets.max()), dim=-1).values
+        best = positive.topk(most, dim=-1).values
         inside = torch.arange(best.shape[-1], device=scores.device) < budgets[:, None, None]
         held = (best * inside).sum(dim=-1, keepdim=True, dtype=torch.float64)
         return torch.where(total > 0, held / total, 1.0).float()

@@ -80,7 +80,7 @@ def water_fill(scores: Tensor, *, n: int, b: int, ratio: float) -> Tensor:
     return torch.where(scored, float(n), equal + rest)
 
 
-def top_counts(scores: Tensor, count: Tensor) -> Tensor:
+def top_counts(scores: Tensor, count: Tensor, largest: int) -> Tensor:
     """Count how many of each row's ``count`` best scores, over all heads, lie in each head.
 
     Ties go to the lower head.
@@ -91,12 +91,13 @@ def top_counts(scores: Tensor, count: Tensor) -> Tensor:
         Entries that do not take part are -1.
     count : LongTensor [B]
         At most the entries that take part.
+    largest : int
+        The largest count, which the caller knows without waiting for the device.
 
     Returns
     -------
     LongTensor [B, H]
     """
-    largest = int(count.max())
     if largest == 0:
         return torch.zeros(scores.shape[:2], dtype=torch.long, device=scores.device)
     best = scores.flatten(1).topk(largest, dim=-1).values

@@ -77,7 +77,7 @@ def mask_padding(scores: Tensor, lengths: Tensor) -> Tensor:
     return scores.masked_fill(torch.arange(columns, device=scores.device) < first[:, None, None], -1.0)
 
 
-def kept_mask(
+def kept_and_counts(
     method: KVMethod,
     query: Tensor,
     key: Tensor,
@@ -87,8 +87,8 @@ def kept_mask(
     scaling: float | None = None,
     valid: Tensor | None = None,
     lengths: Tensor | None = None,
-) -> Tensor:
-    """Mark which prompt tokens each KV head of one layer keeps, for a whole batch at once.
+) -> tuple[Tensor, Tensor]:
+    """Mark which prompt tokens each KV head of one layer keeps, for a whole batch at once, and count them.
 
     Parameters
     ----------
@@ -109,8 +109,10 @@ def kept_mask(
 
     Returns
     -------
-    BoolTensor [B, Hkv, L]
+    kept : BoolTensor [B, Hkv, L]
         The window included, padding never. A row's marks are those of its own run without the batch.
+    counts : LongTensor [B, Hkv] on the CPU
+        Of the marks; known from the quotas, so that nothing waits for the device.
 
     Raises
     ------
@@ -126,13 +128,27 @@ def kept_mask(
     else:
         kept = valid.to(torch.bool)[:, None, :].repeat(1, kv_heads, 1)
     if all(method.keeps_all(row) for row in lengths.tolist()):
-        return kept
+        return kept, lengths[:, None].repeat(1, kv_heads)
     evictable = (lengths - method.window).clamp(min=0)
     scores = method.token_scores(query, key, scaling, valid)
     quotas = method.quotas(scores, evictable, layer, shape)
     kept[..., : scores.shape[-1]] &= top_mask(scores, quotas, evictable)
     # A row shorter than the window reaches into the window's columns only: `kept` is its valid mask there.
-    return kept
+    return kept, quotas + (lengths - evictable)[:, None]
+
+
+def kept_mask(
+    method: KVMethod,
+    query: Tensor,
+    key: Tensor,
+    *,
+    layer: int,
+    shape: ModelShape,
+    scaling: float | None = None,
+    valid: Tensor | None = None,
+) -> Tensor:
+    """Mark which prompt tokens each KV head keeps, BoolTensor [B, Hkv, L]: see `kept_and_counts`."""
+    return kept_and_counts(method, query, key, layer=layer, shape=shape, scaling=scaling, valid=valid)[0]
 
 
 def select(

@@ -26,7 +26,7 @@ BETTER, WORSE, EQUAL = "better", "worse", "equal"
 
 EFFICIENCY_COLUMNS = (
     *("shape", "layers", "layers_of", "prompt", "prompt_tokens", "batch_size", "method", "budget", "cache"),
-    *("compiled", "backend", "realised_budget", "prefill_s", "decode_ms", "decode_ms_q1", "decode_ms_q3"),
+    *("decoding", "backend", "realised_budget", "prefill_s", "decode_ms", "decode_ms_q1", "decode_ms_q3"),
     *("ratio", "ratio_min", "ratio_max", "kv_bytes", "times_floor", "dtype", "device", "failed"),
 )
 """Columns of ``decode.csv`` that the page shows."""
@@ -215,7 +215,6 @@ def efficiency_rows(path: Path) -> list[dict[str, Any]]:
         If it is not there, or no such table.
     """
     table = read_decode(path)
-    table["compiled"] = table["compiled"].map({True: "yes", False: "no"})
     return [
         {
             name: number(row[name]) if isinstance(row[name], numbers.Number) else text(row[name])

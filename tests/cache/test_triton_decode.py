@@ -4,8 +4,6 @@ import copy
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -19,6 +17,8 @@ from sparsemm.cache import RaggedCache
 from sparsemm.cache.decode import ragged_attention
 from sparsemm.cache.storage import FlatStorage
 from sparsemm.cache.triton_decode import ragged_decode
+from sparsemm.efficiency.gpu import obvious
+from sparsemm.efficiency.gpu.obvious import random_query
 from tests.cache.reference import assert_same, generate
 from tests.cache.test_life import converse, piece
 from tests.cache.test_matrix import BELOW, method_of
@@ -27,17 +27,6 @@ from tests.families import TWO, build, inputs
 
 SCALING = 0.3
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 1e-2}
-
-
-@contextmanager
-def poisoned_memory() -> Iterator[None]:
-    """Let `torch.empty` give NaN, as memory in use before may hold."""
-    torch.use_deterministic_algorithms(True)
-    try:
-        assert torch.empty(9, device=DEVICE).isnan().all()
-        yield
-    finally:
-        torch.use_deterministic_algorithms(False)
 
 
 def storage_of(
@@ -49,47 +38,13 @@ def storage_of(
     seed: int = 0,
     static: bool = False,
 ) -> FlatStorage:
-    """A storage of so many random entries for each row and KV head, NaN wherever there is none."""
-    generator = torch.Generator().manual_seed(seed)
-    counts = torch.tensor(lengths)
-    longest = int(counts.max())
-    kept = torch.arange(longest) >= longest - counts[..., None]
-    shape = (*counts.shape, longest)
-    keys = torch.randn(*shape, head_dim, generator=generator).to(DEVICE, dtype)
-    values = torch.randn(*shape, value_dim, generator=generator).to(DEVICE, dtype)
-    storage = FlatStorage.from_dense(keys, values, kept.to(DEVICE), slack, "triton", static)
-    used = torch.zeros(len(storage.keys), dtype=torch.bool)
-    for start, length in zip(storage.starts, storage.lengths, strict=True):
-        used[start : start + length] = True
-    storage.keys[~used.to(DEVICE)] = torch.nan
-    storage.values[~used.to(DEVICE)] = torch.nan
-    return storage
+    return obvious.storage_of(
+        lengths, head_dim, value_dim, dtype, DEVICE, slack=slack, seed=seed, static=static
+    )
 
 
 def error_of(storage: FlatStorage, query: Tensor, visible: Tensor | None = None) -> float:
-    """Largest difference from the obvious answer in float64; of numbers above 1 relative to them."""
-    with poisoned_memory():
-        output = ragged_attention(query, storage, SCALING, visible).double().cpu()
-    batch, heads, tokens, _ = query.shape
-    assert output.shape == (batch, tokens, heads, storage.values.shape[1])
-    keys, values, queries = (tensor.double().cpu() for tensor in (storage.keys, storage.values, query))
-    expected = torch.empty_like(output)
-    for row in range(batch):
-        for head in range(heads):
-            segment = row * storage.heads + head * storage.heads // heads
-            start = storage.starts[segment]
-            slots = slice(start, start + storage.lengths[segment])
-            scores = queries[row, head] @ keys[slots].T * SCALING
-            if visible is not None:
-                scores[:, -visible.shape[2] :].masked_fill_(~visible[row].cpu(), -torch.inf)
-            expected[row, :, head] = scores.softmax(-1) @ values[slots]
-    return ((output - expected).abs() / expected.abs().clamp(min=1.0)).max().item()
-
-
-def random_query(storage: FlatStorage, batch: int, group: int, tokens: int, seed: int = 1) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    shape = (batch, storage.heads * group, tokens, storage.keys.shape[1])
-    return torch.randn(shape, generator=generator).to(DEVICE, storage.keys.dtype)
+    return obvious.error_of(storage, query, SCALING, visible)
 
 
 @needs_triton
@@ -218,7 +173,7 @@ def test_new_entries_are_written_and_seen_in_the_same_launch(
     if hidden:
         visible[0, :, : (before + new) // 2] = False
     given_visible = visible.to(DEVICE) if hidden or static or new > 1 else None
-    with poisoned_memory():
+    with obvious.poisoned_memory(DEVICE):
         output = ragged_attention(query, storage, SCALING, given_visible, last)
     expected.append(*last)
     assert storage.lengths.tolist() == expected.lengths.tolist()
@@ -342,7 +297,7 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sparsemm.cache.triton_decode import PART_TILE, STAGES, tile_sizes
+from sparsemm.cache.triton_decode import PART_TILE, STAGES, WARPS, tile_sizes
 from sparsemm.cache.triton_kernels import attend_chunk, merge_chunks
 
 BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
@@ -356,9 +311,9 @@ def built(kernel, dtype, head_dim, rows, capability, hidden, alone=False, size=1
         **dict.fromkeys(("chunks", "firsts"), "*i32"),
         **{"partial": f"*{dtype}" if alone else "*fp32", "sums": "*fp32"},
         **{"visible": "*u8", "scaling": "fp32"},
-        **dict.fromkeys(("appended", "rows", "new", "tokens", "columns", "heads"), "i32"),
+        **dict.fromkeys(("appended", "size", "rows", "new", "tokens", "columns", "heads"), "i32"),
     }
-    known = tile_sizes(head_dim, head_dim, rows, BYTES[dtype], size) | {"PART_TILE": PART_TILE, "CHUNK": size}
+    known = tile_sizes(head_dim, head_dim, rows, BYTES[dtype], size) | {"PART_TILE": PART_TILE}
     known |= {"HEAD_DIM": head_dim, "VALUE_DIM": head_dim, "OPERAND": OPERANDS[dtype]}
     constants = {name: known[name] for name in kernel.arg_names if name in known}
     without = {"visible": not hidden, "sums": alone}
@@ -367,7 +322,7 @@ def built(kernel, dtype, head_dim, rows, capability, hidden, alone=False, size=1
     return triton.compile(
         ASTSource(fn=kernel, signature=types, constexprs=constants),
         target=GPUTarget("cuda", capability, 32),
-        options={"num_stages": STAGES},
+        options={"num_stages": STAGES, "num_warps": WARPS},
     )
 
 

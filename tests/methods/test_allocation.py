@@ -79,5 +79,5 @@ def test_counts_with_ties_go_to_the_lower_head(values, count):
     count = min(count, 5 * len(values))
     entries = sorted((-value, head) for head, row in enumerate(values) for value in row)
     winners = [head for _, head in entries[:count]]
-    counted = top_counts(torch.tensor([values], dtype=torch.float32), torch.tensor([count]))
+    counted = top_counts(torch.tensor([values], dtype=torch.float32), torch.tensor([count]), count)
     assert counted.tolist() == [[winners.count(head) for head in range(len(values))]]
