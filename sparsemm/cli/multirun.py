@@ -18,6 +18,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from sparsemm.cli.running import version_base
 from sparsemm.configs import InputError, shipped
 from sparsemm.evaluation.jobs import (
     FAILED,
@@ -85,7 +86,7 @@ def configurations(
 ) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
     """Each job's overrides and resolved configuration."""
     composed: list[tuple[tuple[str, ...], dict[str, Any]]] = []
-    with initialize_config_dir(str(shipped("eval_configs")), version_base="1.3"):
+    with initialize_config_dir(str(shipped("eval_configs")), **version_base()):
         for values in itertools.product(*options):
             job = compose(name, list(values))
             resolved: Any = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
