@@ -7,6 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from sparsemm.cli.launchers import PLUGINS
+from sparsemm.cli.running import version_base
 from sparsemm.configs import names, read, shipped, summary
 from sparsemm.evaluation import official
 from sparsemm.evaluation.methods import build_method
@@ -160,7 +161,7 @@ def test_ablations(ablation):
 
 @pytest.mark.parametrize("verb", ["sweep", "heads", "train_tiny", "efficiency"])
 def test_verbs_leave_nothing_of_hydras_behind(verb):
-    with initialize_config_dir(str(shipped("eval_configs")), version_base="1.3"):
+    with initialize_config_dir(str(shipped("eval_configs")), **version_base()):
         config = compose(verb, return_hydra_config=True)
     assert config.hydra.output_subdir is None
     assert config.hydra.run.dir == "."
@@ -172,7 +173,7 @@ def test_verbs_leave_nothing_of_hydras_behind(verb):
 @pytest.mark.parametrize("launcher", names("hydra/launcher"))
 def test_launchers(launcher):
     plugin = pytest.importorskip(f"hydra_plugins.{PLUGINS[launcher]}")
-    with initialize_config_dir(str(shipped("eval_configs")), version_base="1.3"):
+    with initialize_config_dir(str(shipped("eval_configs")), **version_base()):
         config = compose("sweep", [f"hydra/launcher={launcher}"], return_hydra_config=True)
     assert config.hydra.launcher._target_.startswith(plugin.__name__)
     if launcher in ("slurm", "local"):

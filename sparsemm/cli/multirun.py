@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from sparsemm.cli.running import version_base
 from sparsemm.configs import InputError, shipped
-from sparsemm.evaluation.cells import Cell
 from sparsemm.evaluation.jobs import (
     FAILED,
     FINISHED,
@@ -32,9 +32,11 @@ from sparsemm.evaluation.jobs import (
     read_job,
     write_job,
 )
-from sparsemm.evaluation.planning import check_options, plan
 from sparsemm.evaluation.results import check_folder, derive_union, is_finished, write_run
-from sparsemm.evaluation.sweep import Outcome, groups_of
+
+if TYPE_CHECKING:
+    from sparsemm.evaluation.cells import Cell
+    from sparsemm.evaluation.sweep import Outcome
 
 GRACE_S = 10.0
 """How long a job that waits is waited for once none is running and the launcher has given up."""
@@ -84,7 +86,7 @@ def configurations(
 ) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
     """Each job's overrides and resolved configuration."""
     composed: list[tuple[tuple[str, ...], dict[str, Any]]] = []
-    with initialize_config_dir(str(shipped("eval_configs")), version_base="1.3"):
+    with initialize_config_dir(str(shipped("eval_configs")), **version_base()):
         for values in itertools.product(*options):
             job = compose(name, list(values))
             resolved: Any = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
@@ -117,6 +119,10 @@ def run(name: str, overrides: Sequence[str], start: Callable[[list[str], Launch]
     """
     options = choices(overrides)
     composed = configurations(name, options)
+    # Here, because they import torch: a wrong name is found before.
+    from sparsemm.evaluation.planning import check_options, plan
+    from sparsemm.evaluation.sweep import groups_of
+
     for _, config in composed:
         check_options(config)
     if any(config["plan"] for _, config in composed):
@@ -219,6 +225,8 @@ def _outcome(
 ) -> Outcome:
     """How one job ended, from what is written down of it."""
     import pandas as pd
+
+    from sparsemm.evaluation.sweep import Outcome
 
     done = Outcome(job.cells, job.folder, pd.DataFrame() if table is None else table)
     if ended is None:

@@ -95,6 +95,13 @@ HYDRA_VERBS: dict[str, Callable[[dict[str, Any]], Any]] = {
 }
 
 
+def version_base() -> dict[str, str]:
+    """How Hydra 1.3 is told that its newest defaults are meant; 1.4 has no others, and warns who says so."""
+    import hydra
+
+    return {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
+
+
 def run_hydra(verb: str, overrides: Sequence[str]) -> list[Any]:
     """Compose a verb's configuration, run it, and return what each job gave (several with ``-m``)."""
     import hydra
@@ -119,7 +126,7 @@ def run_hydra(verb: str, overrides: Sequence[str]) -> list[Any]:
     name = verb.replace("-", "_")
     if verb == "efficiency" and overrides and re.fullmatch(r"\w+", overrides[0]):
         overrides = [f"benchmark={overrides[0]}", *overrides[1:]]
-    hydrated = hydra.main(version_base="1.3", config_path=str(shipped("eval_configs")), config_name=name)
+    hydrated = hydra.main(**version_base(), config_path=str(shipped("eval_configs")), config_name=name)
     check_launcher(overrides)
     with _hydra_process(verb, overrides):
         try:
@@ -163,6 +170,10 @@ def _hydra_process(verb: str, overrides: Sequence[str]) -> Iterator[None]:
         with warnings.catch_warnings():
             # Our `ray` and `joblib` have the plugins' own names, and are checked against those.
             warnings.filterwarnings("ignore", r"\s*'hydra/launcher/")
+            # Hydra's scanner shows what plugins do that OmegaConf 2.4 will forget; 2.3 knows nothing else.
+            warnings.filterwarnings(
+                "ignore", r"register_new_resolver\(\) is deprecated", module="hydra_plugins"
+            )
             yield
     finally:
         sys.argv = argv

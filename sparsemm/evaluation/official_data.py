@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from sparsemm.configs import InputError
-from sparsemm.models.checkpoint import sample
 
 SHARD = re.compile(r"(?P<split>\w+)-\d{5}-of-\d{5}\b.*\.parquet")
 """How the hub names the parts of a split."""
@@ -77,6 +76,8 @@ def features(file: Path) -> Any:
 
 def digest(files: Sequence[Path]) -> str:
     """Sixteen hex digits of the files' content, whatever their names and place; large files are sampled."""
+    from sparsemm.models.checkpoint import sample  # here, because its room needs torch
+
     found = hashlib.sha256()
     for file in files:
         sample(found, file)

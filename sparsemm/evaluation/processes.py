@@ -1,4 +1,7 @@
-"""Data parallel: processes started together share a sweep's documents."""
+"""Data parallel: processes started together share a sweep's documents.
+
+Torch is imported where it is used: who looks at jobs needs none.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-
-import torch
-import torch.distributed as distributed
 
 PATIENCE = timedelta(days=7)
 """How long processes wait for each other: the slowest may be hours behind."""
@@ -44,6 +44,8 @@ class Processes:
             One of them is no more.
         """
         if self.count > 1:
+            from torch import distributed
+
             try:
                 distributed.barrier()
             except RuntimeError as error:
@@ -76,6 +78,8 @@ def processes() -> Iterator[Processes]:
     if count == 1:
         yield Processes(0, 1, None)
         return
+    from torch import distributed
+
     # gloo: only names and signals are exchanged, never tensors of the model.
     distributed.init_process_group("gloo", timeout=PATIENCE)
     try:
@@ -88,6 +92,8 @@ def processes() -> Iterator[Processes]:
 
 def device_of(chosen: str | None) -> str:
     """The device that was asked for, ``cuda`` being this process's GPU; by default that or ``cpu``."""
+    import torch
+
     from sparsemm.models.loading import default_device
 
     device, local = chosen or default_device(), os.environ.get("LOCAL_RANK")

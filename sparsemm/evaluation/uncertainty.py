@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import bootstrap
 
 from sparsemm.evaluation import aggregation
 
@@ -120,6 +119,8 @@ def _resampled(
     statistic: Callable[..., Any], clusters: int, resamples: int, *, vectorized: bool
 ) -> NDArray[np.float64]:
     """A statistic of drawn clusters' numbers over resamples; the same draws whatever the statistic is."""
+    from scipy.stats import bootstrap  # here: it takes longer than all else that looking at results needs
+
     result = bootstrap(
         (np.arange(clusters),),
         statistic,

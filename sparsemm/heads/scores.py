@@ -6,17 +6,17 @@ import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from sparsemm.heads.released import read_released
-from sparsemm.methods.base import ModelShape
-from sparsemm.methods.head_scored import sum_groups
 from sparsemm.recording import write_atomically
+
+if TYPE_CHECKING:
+    from sparsemm.methods import ModelShape
 
 SCHEMA_VERSION = 1
 
@@ -59,6 +59,10 @@ class HeadScores:
         ValueError
             If the scores are not of the model's shape.
         """
+        import torch  # here, because scores are also read, compared and drawn where no model is loaded
+
+        from sparsemm.methods.head_scored import sum_groups
+
         return sum_groups(torch.from_numpy(self.scores), shape).numpy()
 
     def check_model(self, fingerprint: str) -> None:

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from PIL import Image, UnidentifiedImageError
 
 from sparsemm.configs import InputError
-from sparsemm.evaluation.generation import image_key
 from sparsemm.evaluation.official import BENCHMARKS, local_files
 from sparsemm.evaluation.task_files import TASK_FILES
 from sparsemm.evaluation.tasks import check_data, include_path
@@ -118,6 +117,8 @@ def _shown(row: Mapping[str, Any], side: int, quality: int) -> Shown:
     image = _image(row)
     if image is None:
         return Shown(_question(row), (), "")
+    from sparsemm.evaluation.generation import image_key  # here, because it needs torch
+
     # Most tasks' code gives the model the image as RGB, some as it is.
     seen = dict.fromkeys(
         image_key([{"role": "user", "content": [{"type": "image", "image": form}]}])

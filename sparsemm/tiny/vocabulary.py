@@ -5,11 +5,13 @@ Instructions are single tokens so that a window of 8 prompt tokens sees the whol
 
 from __future__ import annotations
 
-from tokenizers import AddedToken, Tokenizer, decoders, models
-from transformers import PreTrainedTokenizerFast
+from typing import TYPE_CHECKING
 
 from sparsemm.documents.question import PHRASES as QUESTION_PHRASES
 from sparsemm.documents.words import ALPHABET
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 OCR_PROMPT = "Provide all the OCR results of this image."
 """The paper's OCR instruction (arXiv 2506.05344); one token here."""
@@ -40,6 +42,9 @@ CHAT_TEMPLATE = (
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """A character tokenizer; text outside the alphabet is dropped."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models
+    from transformers import PreTrainedTokenizerFast
+
     characters = [*ALPHABET, " ", "\n", "?"]
     vocabulary = {token: index for index, token in enumerate([*SPECIAL, *characters])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))

@@ -6,6 +6,7 @@ n: tokens before the window; b: budget without the window; `heads` of one layer 
 """
 
 import math
+import struct
 from fractions import Fraction
 
 Scores = list[list[float]]
@@ -96,13 +97,18 @@ def pyramid_ends(n, b, beta):
     return (n, 2 * b - n) if high >= n else (high, low)
 
 
+def single(value) -> float:
+    """The nearest float32: scores are such numbers, and those that are equal as such are ties."""
+    return struct.unpack("f", struct.pack("f", value))[0]
+
+
 def adakv_counts(scores: Scores, b, normalize) -> list[int]:
-    """How many of the best heads * b scores of the layer each head has."""
+    """How many of the best heads * b scores of the layer each head has, ties to the lower head."""
     weighted = []
     for head, values in enumerate(scores):
         top = sorted(values, reverse=True)[:b]
-        weight = sum(top) / sum(values) if normalize else 1.0
-        weighted += [(-value * weight, head) for value in values]
+        weight = single(sum(top) / sum(values)) if normalize else 1.0
+        weighted += [(-single(value * weight), head) for value in values]
     winners = [head for _, head in sorted(weighted)[: len(scores) * b]]
     return [winners.count(head) for head in range(len(scores))]
 

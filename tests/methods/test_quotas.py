@@ -19,7 +19,10 @@ budgets = st.integers(WINDOW, 140) | st.floats(0.01, 1.0)
 
 
 def scores_of(lengths: list[int], shape: ModelShape) -> torch.Tensor:
-    """Distinct positive token scores, the columns before a row's own zero, as token_scores gives them."""
+    """Positive token scores, the columns before a row's own zero, as token_scores gives them.
+
+    The least are so near to each other that some are equal, and more once they are weighted by head.
+    """
     columns = max(lengths)
     generator = torch.Generator().manual_seed(columns)
     scores = torch.rand(len(lengths), shape.num_key_value_heads, columns, generator=generator) ** 8 + 1e-6
