@@ -46,6 +46,13 @@ PANEL = ("shape", "layers", "layers_of", "dtype")
 """Rows that agree in these share a panel."""
 
 
+FORM = ["cache", "decoding", "backend"]
+"""Columns that say in which way a method was measured."""
+
+RAGGED = "ragged"
+STOCK = {"linestyle": ":", "label": "FullKV, transformers' cache"}
+
+
 def decode_figures(table: pd.DataFrame, *, width: float = FULL_WIDTH) -> dict[str, Figure]:
     """Draw every figure of a ``decode.csv``: one for each device and budget, by name.
 
@@ -84,7 +91,9 @@ def decode_figures(table: pd.DataFrame, *, width: float = FULL_WIDTH) -> dict[st
 def decode_vs_context(rows: pd.DataFrame, *, published: bool, width: float = FULL_WIDTH) -> Figure:
     """Draw milliseconds a token (above) and memory (below) against prompt tokens: models side by side.
 
-    Where a method was measured in several ways (caches, compiled or not, backends) the fastest is drawn.
+    Where a method was measured in several ways (caches, kinds of decode steps, backends) one of them is drawn
+    over all lengths: of those measured at the most lengths, the fastest at the longest prompt. Where that is
+    FullKV in our cache, the same of FullKV in transformers' own caches stands beside it.
 
     Parameters
     ----------
@@ -122,6 +131,8 @@ def decode_vs_context(rows: pd.DataFrame, *, published: bool, width: float = FUL
         Line2D([], [], **method_style(name).line())
         for name in sorted(rows["method"].unique(), key=legend_order)
     ]
+    if any(line.get_label() == STOCK["label"] for axis in axes[0] for line in axis.lines):
+        handles.insert(1, Line2D([], [], **(method_style("fullkv").line() | STOCK)))
     if published:
         handles += [
             Line2D([], [], **published_mark(style.color), label=f"published, {style.label}")
@@ -139,9 +150,12 @@ def _panel(latency: Axes, memory: Axes, rows: pd.DataFrame, published: bool) -> 
     count = "" if layers == of else f"\n{layers} of {of} layers"
     latency.set_title(f"{shape}{count}\n{first['dtype']}", fontsize=7)
     for name in sorted(rows["method"].unique(), key=legend_order):
-        mine = rows[rows["method"] == name].sort_values("decode_ms", kind="stable")
-        best = mine.drop_duplicates("prompt_tokens").sort_values("prompt_tokens")
+        mine = rows[rows["method"] == name]
+        best = _one_form(mine)
         line: dict[str, Any] = method_style(name).line() | {"marker": method_style(name).marker or "."}
+        if stock := _stock_beside(mine, best):
+            theirs = line | STOCK
+            latency.plot(stock[0], stock[1], **theirs)
         latency.plot(best["prompt_tokens"], best["decode_ms"], **line)
         latency.fill_between(
             best["prompt_tokens"], best["decode_ms_q1"], best["decode_ms_q3"],
@@ -162,6 +176,25 @@ def _panel(latency: Axes, memory: Axes, rows: pd.DataFrame, published: bool) -> 
         axis.margins(x=0.12)
         if len(lengths) > 5:
             axis.tick_params(axis="x", rotation=45)
+
+
+def _one_form(rows: pd.DataFrame) -> pd.DataFrame:
+    """A method's rows of one form, by length: of those with the most lengths the fastest at the longest."""
+    rows = rows.sort_values(["prompt_tokens", "decode_ms"], kind="stable")
+    forms = [form for _, form in rows.groupby(FORM, sort=False, dropna=False)]
+    most = max(form["prompt_tokens"].nunique() for form in forms)
+    whole = [form for form in forms if form["prompt_tokens"].nunique() == most]
+    best = min(whole, key=lambda form: form["decode_ms"].iloc[-1])
+    return best.drop_duplicates("prompt_tokens")
+
+
+def _stock_beside(rows: pd.DataFrame, best: pd.DataFrame) -> tuple[pd.Series, pd.Series] | None:
+    """Lengths and times of FullKV in transformers' caches; None where those are drawn, or there are none."""
+    stock = rows[rows["cache"] != RAGGED]
+    if stock.empty or (best["cache"] != RAGGED).all():
+        return None
+    form = _one_form(stock)
+    return form["prompt_tokens"], form["decode_ms"]
 
 
 def _memory(rows: pd.DataFrame, published: bool) -> pd.Series:
