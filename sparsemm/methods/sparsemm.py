@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sparsemm.methods.base import ModelShape, check_choice, check_seed
 from sparsemm.methods.head_scored import HeadScored, sum_groups
+from sparsemm.methods.score_file import read_scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,16 +25,16 @@ class SparseMM(HeadScored):
 
     Parameters
     ----------
-    head_scores : Tensor, array or nested sequence [layers, query heads], or an object with such ``scores``
-        Visual scores: finite, not negative, not all zero. Kept as a float64 tensor on the CPU. Compared
-        with the model's shape when quotas are asked for.
+    head_scores : Tensor, array or nested sequence [layers, query heads], an object with such ``scores``; path
+        Visual scores: finite, not negative, not all zero; or a file of them, which is read. Kept as a
+        float64 tensor on the CPU. Compared with the model's shape when quotas are asked for.
     control : {None, "layer_mean", "shuffled", "flat"}, default None
         What stands in for the scores, to see what they are worth. "layer_mean": every head of a layer has
         the layer's mean, so that only the layers differ. "shuffled": the KV heads' scores permuted over all
         layers and heads by `seed`: the same quotas for other heads. "flat": all equal, which is SnapKV's
         allocation.
     seed : int, default 0
-        Of the "shuffled" control.
+        Of the "shuffled" control; without it no other than 0 is taken, since it would change nothing.
     ratio, overflow, rounding
         See `HeadScored`.
     budget, window, kernel, pooling, gqa
@@ -49,6 +53,8 @@ class SparseMM(HeadScored):
         super().__post_init__()
         check_seed(self.seed)
         check_choice("control", self.control, (None, "layer_mean", "shuffled", "flat"))
+        if self.seed and self.control != "shuffled":
+            raise ValueError(f"seed belongs to control='shuffled', and control is {self.control!r}")
         object.__setattr__(self, "head_scores", _checked(self.head_scores))
 
     def kv_head_scores(self, shape: ModelShape) -> Tensor:
@@ -66,6 +72,9 @@ class SparseMM(HeadScored):
 
 def _checked(head_scores: Any) -> Tensor:
     """Return head scores as float64 [layers, query heads] on the CPU, or raise a one-line ``ValueError``."""
+    if isinstance(head_scores, str | os.PathLike):
+        hits, _ = read_scores(Path(head_scores))
+        head_scores = hits.mean(axis=0, dtype=np.float64)
     try:
         scores = torch.as_tensor(getattr(head_scores, "scores", head_scores))
         scores = scores.detach().to("cpu", torch.float64, copy=True)
