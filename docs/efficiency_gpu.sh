@@ -3,7 +3,7 @@
 #
 #   bash docs/efficiency_gpu.sh [PIECE] [OPTION=VALUE ...]     all pieces, or the one of that number, from 1
 #
-# A piece ends by itself after at most nine minutes. What it finished is in results/efficiency/decode.csv and is
+# A piece ends by itself after at most nine minutes. What it finished is in outputs/efficiency/decode.csv and is
 # skipped when the same command runs again; the exit code is 1 as long as something is left to do. Further
 # options go to every piece and win over its own. PYTHON names the interpreter.
 set -u

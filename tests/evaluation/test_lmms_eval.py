@@ -144,6 +144,7 @@ def command_line(tmp_path: Path, monkeypatch):
     ("more", "message"),
     [
         (["--batch_size", "auto"], "batch_size must be a positive integer, got 'auto'"),
+        (["--gen_kwargs", "until=4"], "a stop string must be a text, got 4"),
         (["--gen_kwargs", "temperature=0.7"], "asks for a temperature of 0.7"),  # found when it generates
     ],
 )
@@ -153,6 +154,34 @@ def test_wrong_options_end_the_command_line(command_line, more, message, capsys)
     assert end.value.code == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("sparsemm: ")]
     assert message in line
+
+
+ASKED = {
+    "output_type: multiple_choice\ndoc_to_choice: [a, b]\ndoc_to_target: 0": "compares likelihoods (multiple_choice)",
+    "output_type: loglikelihood\ndoc_to_target: a": "compares likelihoods (loglikelihood)",
+    "output_type: generate_visual_cot\ndoc_to_target: a": "lets the model draw (generate_visual_cot)",
+    "output_type: generate_until_multi_round\ndoc_to_target: a": "takes several rounds",
+    "output_type: generate_until\ndoc_to_target: a\ndoc_to_visual: !function own.video": "only text and images are",
+}
+
+
+@pytest.mark.parametrize("asked", ASKED, ids=lambda asked: asked.splitlines()[0].split()[1])
+def test_tasks_that_ask_for_something_else_end_the_command_line(command_line, tmp_path, asked, capsys):
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    pd.DataFrame({"question": ["what"] * 2}).to_parquet(folder / "own.parquet")
+    (folder / "own.py").write_text("def video(doc):\n    return ['a.mp4']\n")
+    (folder / "own.yaml").write_text(
+        f"task: own\ndataset_path: parquet\ntest_split: test\ndoc_to_text: question\n{asked}\n"
+        f"dataset_kwargs: {{data_files: {{test: {folder / 'own.parquet'}}}}}\nmetric_list: [{{metric: acc}}]\n"
+    )
+    with pytest.raises(SystemExit) as end:
+        command_line(
+            "pretrained=tiny,method=snapkv,budget=32", "--include_path", str(folder), "--tasks", "own"
+        )
+    assert end.value.code == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("sparsemm: ")]
+    assert ASKED[asked] in line
 
 
 def test_a_failure_midway_ends_the_command_line(command_line, monkeypatch, capsys):
