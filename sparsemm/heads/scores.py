@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import save_file
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
+from sparsemm.heads.released import read_released
 from sparsemm.methods.base import ModelShape
 from sparsemm.methods.head_scored import sum_groups
-from sparsemm.methods.score_file import SCHEMA_VERSION, read_scores
 from sparsemm.recording import write_atomically
+
+SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,13 +107,41 @@ class HeadScores:
         ValueError
             Not such a file, an incomplete one, or values that are not finite and not negative.
         """
-        hits, card = read_scores(path)
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"no head scores at {path}")
         try:
+            if path.suffix == ".json":
+                means = read_released(path.read_text(encoding="utf-8"))
+                return cls(means[None], {"rule": "released"})
+            hits = load_file(path).get("hits")
+            if hits is None:
+                raise ValueError("it holds no tensor 'hits'")
+            card_path = path.with_suffix(".json")
+            if not card_path.exists():
+                raise FileNotFoundError(f"{path} has no card beside it: {card_path.name}")
+            card = json.loads(card_path.read_text(encoding="utf-8"))
+            _check_card(card, card_path.name, hits)
             return cls(hits, card)
-        except ValueError as error:
+        except (SafetensorError, ValueError) as error:
             raise ValueError(f"{path} holds no usable head scores: {error}") from error
 
     @classmethod
     def of(cls, given: HeadScores | str | Path) -> HeadScores:
         """Scores as they are, or those of a file; see `load`."""
         return given if isinstance(given, HeadScores) else cls.load(given)
+
+
+def _check_card(card: Any, name: str, hits: np.ndarray) -> None:
+    """Refuse a card that is none, is newer than this code, or belongs to other hits."""
+    if not isinstance(card, dict):
+        raise ValueError(f"its card {name} is no JSON object")
+    if card.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
+        raise ValueError(
+            f"its card {name} has schema_version {card['schema_version']}, "
+            f"this sparsemm reads {SCHEMA_VERSION}"
+        )
+    if card.get("shape", list(hits.shape)) != list(hits.shape):
+        raise ValueError(
+            f"its card {name} describes other scores: shape {card['shape']}, the file's is {list(hits.shape)}"
+        )

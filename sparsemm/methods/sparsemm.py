@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import KW_ONLY, dataclass, field
-from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sparsemm.methods.base import ModelShape, check_choice, check_seed
 from sparsemm.methods.head_scored import HeadScored, sum_groups
-from sparsemm.methods.score_file import read_scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,9 +69,14 @@ class SparseMM(HeadScored):
 
 def _checked(head_scores: Any) -> Tensor:
     """Return head scores as float64 [layers, query heads] on the CPU, or raise a one-line ``ValueError``."""
-    if isinstance(head_scores, str | os.PathLike):
-        hits, _ = read_scores(Path(head_scores))
-        head_scores = hits.mean(axis=0, dtype=np.float64)
+    if isinstance(head_scores, str) or hasattr(head_scores, "__fspath__"):
+        # Files belong to a room above this one: it is looked up by name, and only where there is a file.
+        try:
+            head_scores = resolve_name("sparsemm.heads:HeadScores").load(head_scores)
+        except OSError as error:
+            raise ValueError(
+                f"head_scores must be numbers [layers, query heads] or a file of them: {error}"
+            ) from None
     try:
         scores = torch.as_tensor(getattr(head_scores, "scores", head_scores))
         scores = scores.detach().to("cpu", torch.float64, copy=True)

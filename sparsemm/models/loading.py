@@ -191,6 +191,18 @@ def _one_line(folder: Path) -> Iterator[None]:
         logging.set_verbosity(before)
 
 
+def check_weights(folder: Path) -> None:
+    """Look, by their beginnings, whether a checkpoint's weight files are whole.
+
+    Raises
+    ------
+    InputError
+        One is not.
+    """
+    if reason := _broken_weights(folder):
+        raise InputError(f"cannot load the checkpoint in {folder}: {reason}")
+
+
 def _broken_weights(folder: Path) -> str | None:
     """The first weight file that is no whole safetensors file: the library's own message names none."""
     for path in sorted(folder.glob("*.safetensors")):

@@ -1,4 +1,4 @@
-"""A checkpoint in a folder is a model of its own: its name, its settings, its files; and a name is one model."""
+"""A checkpoint in a folder is a model of its own: name, settings, files; and a name stands for one model."""
 
 import json
 import shutil

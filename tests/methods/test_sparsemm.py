@@ -129,7 +129,7 @@ def test_a_path_is_taken_as_its_scores(tmp_path):
     assert (MaskVisual(0.1, str(file)).heads() == MaskVisual(0.1, held).heads()).all()  # pyright: ignore
     assert overlap(file, str(released), resamples=2)["common_share"].eq(1).all()
     assert head_scores(str(file)).axes
-    with pytest.raises(FileNotFoundError, match=r"no head scores at none\.safetensors"):
+    with pytest.raises(ValueError, match=r"or a file of them: no head scores at none\.safetensors"):
         SparseMM(40, "none.safetensors")
     (tmp_path / "broken.safetensors").write_text("scores")
     with pytest.raises(ValueError, match=r"broken\.safetensors holds no usable head scores"):
