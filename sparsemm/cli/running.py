@@ -126,8 +126,8 @@ def run_hydra(verb: str, overrides: Sequence[str]) -> list[Any]:
     def job(config: DictConfig) -> None:
         try:
             said = HydraConfig.get()
-            own_checkpoint(config, said.runtime.choices, said.overrides.task)
             try:
+                own_checkpoint(config, said.runtime.choices, said.overrides.task)
                 resolved: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
             except OmegaConfBaseException as error:
                 raise InputError(str(error).splitlines()[0]) from error
@@ -140,14 +140,8 @@ def run_hydra(verb: str, overrides: Sequence[str]) -> list[Any]:
             raise SystemExit(1) from error
 
     name = verb.replace("-", "_")
-    if verb == "efficiency" and overrides and re.fullmatch(r"\w+", overrides[0]):
-        overrides = [f"benchmark={overrides[0]}", *overrides[1:]]
-    if verb == "efficiency" and not any(one.startswith(("benchmark=", "-")) for one in overrides):
-        if not overrides:
-            print("usage: sparsemm efficiency BENCHMARK [OPTION=VALUE …]\n")
-            print("\n".join(f"  {one:8}  {summary('benchmark', one)}" for one in names("benchmark")))
-            raise SystemExit(2)
-        raise InputError(f"the benchmark's name comes first: {' or '.join(names('benchmark'))}")
+    if verb == "efficiency":
+        overrides = _with_benchmark(overrides)
     hydrated = hydra.main(version_base="1.3", config_path=str(shipped("eval_configs")), config_name=name)
     check_launcher(overrides)
     check_parts(name, overrides)
@@ -170,6 +164,27 @@ def run_hydra(verb: str, overrides: Sequence[str]) -> list[Any]:
                 raise failures[0] from None
             raise
     return results
+
+
+def _with_benchmark(overrides: Sequence[str]) -> list[str]:
+    """The arguments of ``efficiency`` with the benchmark's name as an option; without any, what there is.
+
+    Raises
+    ------
+    InputError
+        Options, and no name before them.
+    """
+    if not overrides:
+        print("usage: sparsemm efficiency BENCHMARK [OPTION=VALUE …]\n")
+        print("\n".join(f"  {one:8}  {summary('benchmark', one)}" for one in names("benchmark")))
+        raise SystemExit(2)
+    first, *others = overrides
+    if re.fullmatch(r"\w+", first):
+        return [f"benchmark={first}", *others]
+    asked = any(one.startswith("-") for one in overrides) and not is_multirun(overrides)  # --help, --cfg
+    if not asked and not any(one.startswith("benchmark=") for one in overrides):
+        raise InputError(f"the benchmark's name comes first: {' or '.join(names('benchmark'))}")
+    return list(overrides)
 
 
 def _launch(hydrated: Callable[[Any], Any], overrides: list[str], launch: Launch) -> None:
