@@ -168,7 +168,7 @@ AWKWARD = [
     "it's",
     'say "x"',
     "b\\'c",
-    "end\\",
+    "it's \\",
     "{a",
     "$HOME(",
     "[1",
@@ -182,7 +182,7 @@ AWKWARD = [
 def test_what_cannot_be_read_comes_with_a_form_that_can(capsys, value):
     assert cli.main(["sweep", f"output={value}"]) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert f"output={value}" in line.replace("\\\\", "\\").replace("\\'", "'")
+    assert line.startswith(("sparsemm: cannot read 'output=", 'sparsemm: cannot read "output='))
     [advised] = shlex.split(line.split("quotes inside quotes: ")[1])
     assert OverridesParser.create().parse_override(advised).value() == value
 
