@@ -40,12 +40,9 @@ def locate(pretrained: str) -> Path:
     elif pretrained.count("/") == 1 and not pretrained.startswith((".", "/", "~")):
         folder = _from_hub(pretrained)
     else:
-        known = names("model")
-        near = (
-            f"it is a configuration, model={pretrained}"
-            if pretrained in known
-            else nearest(pretrained, known)
-        )
+        near = nearest(pretrained, known := names("model"))
+        if pretrained in known:
+            near = f"a configuration is chosen by model={pretrained}"
         raise InputError(f"no model {pretrained!r}: neither a folder nor a hub name; {near}")
     if not (folder / "config.json").is_file():
         raise InputError(f"no checkpoint in {folder}: there is no config.json")
