@@ -7,13 +7,16 @@ knows no Hydra, reads the same defaults as a sweep.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 PACKAGE = Path(__file__).resolve().parent
+
+EMBEDDED = "tiny"
+"""The model that ships with the package, and what a command runs on if nothing else is said."""
 
 
 class InputError(ValueError):
@@ -73,6 +76,39 @@ def read(group: str, name: str) -> dict[str, Any]:
     if name not in (known := names(group)):
         raise InputError(f"unknown {group} {name!r}; {nearest(name, known)}")
     return yaml.safe_load((shipped("eval_configs") / group / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def own_model(pretrained: str) -> dict[str, Any]:
+    """The settings of a checkpoint that no file of ``model/`` describes, named after its folder.
+
+    They are the embedded model's, without what was chosen for its weights: the number format is the
+    checkpoint's own, the window the released code's, and no head scores were measured.
+    """
+    path = Path(pretrained)
+    name = path.resolve().name if path.name in ("", "..") else path.name
+    own = {"name": name, "pretrained": pretrained, "dtype": "auto", "window": 32, "head_scores": None}
+    return {**read("model", EMBEDDED), **own}
+
+
+def refuse_idle(given: Iterable[str], idle: Mapping[str, str]) -> None:
+    """Refuse the first of the given options that changes nothing.
+
+    Parameters
+    ----------
+    given : iterable of str
+        Names, such as ``model.window``.
+    idle : mapping
+        Options without an effect -> why; ``model`` stands for all of its options.
+
+    Raises
+    ------
+    InputError
+        One line.
+    """
+    for name in given:
+        for option, why in idle.items():
+            if name == option or name.startswith(f"{option}."):
+                raise InputError(f"{name} has no effect: {why}")
 
 
 def summary(group: str, name: str) -> str:

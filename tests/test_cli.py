@@ -1,10 +1,12 @@
 """The command line: help, names, and one line for whatever is wrong."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from sparsemm import cli
 from sparsemm.configs import names
@@ -67,6 +69,59 @@ WRONG = [
     (["sweep", "model.pretrained=nowhere"], "no model 'nowhere'"),
     (["sweep", "model.head_scores=none.safetensors", "method=[sparsemm]"], "no such file: none.safetensors"),
     (["sweep", "ablations.mask_visual.mod=uniform"], "did you mean ablations.mask_visual.mode"),
+    (["sweep", "methods=[snapkv]"], "methods holds the options of what is chosen; choose by method=[snapkv]"),
+    (["sweep", "methods=snapkv"], "methods holds the options of what is chosen"),
+    (["sweep", "tasks=[tiny_ocr]"], "choose by task=[tiny_ocr]"),
+    (["sweep", "budget.x=3"], "sweep has no option 'budget.x'; did you mean budget?"),
+    (["sweep", "methods.adakv.floor=0.5", "method=[snapkv]"], "method adakv is not chosen: add it"),
+    (["sweep", "+methods.adakv.floor=0.5", "method=[snapkv]"], "method adakv is not chosen: add it"),
+    (["sweep", "tasks.chartqa.data_files=x"], "task chartqa is not chosen: add it (task=[chartqa])"),
+    (["sweep", "ablations.mask_visual.mode=uniform"], "ablation mask_visual is not chosen: add it"),
+    (["sweep", "method=snapkv,adakv"], "several values: a list is method=[snapkv,adakv]"),
+    (["sweep", "foo"], "options are NAME=VALUE, got 'foo'"),
+    (["sweep", "model.pretrained=qwen2_vl_7b"], "a configuration is chosen by model=qwen2_vl_7b"),
+    # what nothing heeds
+    (["sweep", "+budgt=16"], "sweep has no option 'budgt'; did you mean budget"),
+    (["sweep", "++foo=1"], "sweep has no option 'foo'; known: name, output, budget"),
+    (["sweep", "-m", "+foo=1,2"], "sweep has no option 'foo'"),
+    (
+        ["sweep", "+model.images_kwarg={a: 1}"],
+        "no option 'model.images_kwarg'; did you mean images_kwargs",
+    ),
+    (
+        ["sweep", "+tasks.tiny_ocr.data_files=x"],
+        "sweep has no option 'tasks.tiny_ocr.data_files'; known: metric",
+    ),
+    (["sweep", "method=fullkv", "budget=16"], "budget has no effect: fullkv evicts nothing"),
+    (["sweep", "-m", "method=fullkv", "budget=16,32"], "budget has no effect: fullkv evicts nothing"),
+    (["sweep", "method=fullkv", "prompt=question_after_compression"], "prompt has no effect: fullkv"),
+    (["sweep", "method=fullkv", "model.window=16"], "model.window has no effect: no chosen method uses it"),
+    (["sweep", "method=[snapkv]", "model={head_scores: x}"], "model.head_scores has no effect: nothing that"),
+    (["sweep", "model.ocr_prompt=read"], "model.ocr_prompt has no effect: a sweep's tasks ask"),
+    (["sweep", "rate=[0.5,0.6]"], "rate has no effect: it is for a plan"),
+    (["sweep", "name=a", "output=b"], "name has no effect: it names the results folder, and so does output"),
+    (["sweep", "ablation=mask_visual", "fraction=0"], "ablation has no effect: a fraction of 0"),
+    (["sweep", "device=cpu", "model.device_map=auto"], "device has no effect: model.device_map says"),
+    (["sweep", "+methods.sparsemm.seed=1"], "seed belongs to control='shuffled'"),
+    (["heads", "size=[960,1280]"], "size has no effect: it is for documents=running, not pages"),
+    (["heads", "documents=running", "tokens=96"], "tokens has no effect: it is for documents=pages"),
+    (["heads", "documents=synthdog", "seed=1"], "seed has no effect: it is for documents=pages or running"),
+    (["heads", "model.window=8"], "model.window has no effect: nothing is compressed"),
+    (["heads", "+foo=1"], "heads has no option 'foo'"),
+    (["doctor", "method=[fullkv]", "budget=0.5"], "budget has no effect: fullkv evicts nothing"),
+    (["doctor", "method=[fullkv]", "backend=loop"], "backend has no effect: fullkv evicts nothing"),
+    (["doctor", "model.head_scores=x"], "model.head_scores has no effect"),
+    (["doctor", "prompt=a", "model.ocr_prompt=b"], "model.ocr_prompt has no effect: prompt takes its place"),
+    (["doctor", "+foo=1"], "doctor has no option 'foo'"),
+    (["train-tiny", "+foo=1"], "train_tiny has no option 'foo'"),
+    (["efficiency", "documents=3"], "the benchmark's name comes first: decode or "),
+    (["efficiency", "fanout", "+foo=1"], "efficiency has no option 'foo'"),
+    (["efficiency", "fanout", "+lengths=[3]"], "efficiency has no option 'lengths'"),
+    (["efficiency", "decode", "documents=3"], "has no option 'documents': it is one of fanout"),
+    (["efficiency", "decode", "method=[snapkv]"], "efficiency has no option 'method'; did you mean methods?"),
+    (["efficiency", "decode", "model.window=3"], "model.window has no effect: shapes are measured"),
+    (["efficiency", "kvpress", "model=tiny"], "model has no effect: kvpress measures a model of its own"),
+    (["efficiency", "fanout", "methods=[snapkv]", "model.head_scores=x"], "model.head_scores has no effect"),
     (["heads", "seed=-1"], "seed must be an integer from 0 on, got -1"),
     (["heads", "seed=1.5"], "seed must be an integer from 0 on, got 1.5"),
     (["heads", "n=true"], "n must be a positive integer, got True"),
@@ -97,6 +152,39 @@ def test_wrong_input_gives_one_line_and_a_code(capsys, elsewhere, arguments, mes
     assert message in shown[-1]
     assert len([line for line in shown if not line.startswith("usage:")]) == 1
     assert not list(elsewhere.rglob("*.csv"))
+
+
+def test_efficiency_alone_says_what_there_is(capsys, elsewhere):
+    assert cli.main(["efficiency"]) == 2
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in shown[2:]] == names("benchmark")
+    assert all(len(line.split()) > 3 for line in shown[2:])
+    assert not list(elsewhere.iterdir())
+
+
+AWKWARD = [
+    "a=b",
+    "a(b",
+    "it's",
+    'say "x"',
+    "b\\'c",
+    "it's \\",
+    "{a",
+    "$HOME(",
+    "[1",
+    "a=b,c",
+    "(`x`)",
+    "'a=b'x",
+]
+
+
+@pytest.mark.parametrize("value", AWKWARD)
+def test_what_cannot_be_read_comes_with_a_form_that_can(capsys, value):
+    assert cli.main(["sweep", f"output={value}"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(("sparsemm: cannot read 'output=", 'sparsemm: cannot read "output='))
+    [advised] = shlex.split(line.split("quotes inside quotes: ")[1])
+    assert OverridesParser.create().parse_override(advised).value() == value
 
 
 def test_a_real_process_ends_without_a_traceback(elsewhere):

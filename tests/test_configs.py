@@ -75,7 +75,7 @@ def test_models(model):
         *("name", "pretrained", "dtype", "device_map", "quantization", "images_kwargs"),
         *("window", "head_scores", "ocr_prompt"),
     }
-    assert composed("heads", f"model={model}")["output"] == f"results/head_scores/{model}.safetensors"
+    assert composed("heads", f"model={model}")["output"] == f"outputs/head_scores/{model}.safetensors"
 
 
 @pytest.mark.parametrize("task", TASK_FILES)

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 
+from sparsemm.cli.given import check_names, own_checkpoint
 from sparsemm.cli.running import version_base
 from sparsemm.configs import InputError, shipped
 from sparsemm.evaluation.jobs import (
@@ -69,7 +70,7 @@ def choices(overrides: Sequence[str]) -> list[list[str]]:
         Another sweeper is chosen: it alone would know the jobs.
     """
     found: dict[str, list[str]] = {}
-    for one in OverridesParser.create().parse_overrides([one for one in overrides if one[0] != "-"]):
+    for one in OverridesParser.create().parse_overrides([one for one in overrides if one[:1] != "-"]):
         key = one.get_key_element()
         if key.startswith("hydra/sweeper"):
             raise InputError("sweeps are run by Hydra's basic sweeper; leave out hydra/sweeper")
@@ -84,25 +85,40 @@ def choices(overrides: Sequence[str]) -> list[list[str]]:
 def configurations(
     name: str, options: Sequence[Sequence[str]]
 ) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
-    """Each job's overrides and resolved configuration."""
+    """Each job's overrides and resolved configuration.
+
+    Raises
+    ------
+    InputError
+        An option that the verb does not have.
+    """
     composed: list[tuple[tuple[str, ...], dict[str, Any]]] = []
     with initialize_config_dir(str(shipped("eval_configs")), **version_base()):
         for values in itertools.product(*options):
-            job = compose(name, list(values))
+            job = compose(name, list(values), return_hydra_config=True)
+            chosen = job.hydra.runtime.choices
+            with open_dict(job):
+                del job["hydra"]
+            own_checkpoint(job, chosen, values)
             resolved: Any = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
+            check_names(name, resolved)
             composed.append((values, resolved))
     return composed
 
 
-def run(name: str, overrides: Sequence[str], start: Callable[[list[str], Launch], None]) -> list[Outcome]:
+def run(
+    options: Sequence[Sequence[str]],
+    composed: Sequence[tuple[tuple[str, ...], dict[str, Any]]],
+    start: Callable[[list[str], Launch], None],
+) -> list[Outcome]:
     """Launch the jobs of a multirun that are not done, wait for them, and say how each ended.
 
     Parameters
     ----------
-    name : str
-        Of the verb's configuration.
-    overrides : sequence of str
-        As on the command line.
+    options : sequence of sequence of str
+        As `choices` gave them.
+    composed : sequence of (tuple of str, dict)
+        As `configurations` gave them.
     start : callable
         Hands overrides to Hydra's launcher and returns when the jobs have ended; it may raise what the
         launcher raises.
@@ -117,9 +133,8 @@ def run(name: str, overrides: Sequence[str], start: Callable[[list[str], Launch]
     InputError
         Something is wrong with one of the jobs, found before any is launched; or no job could be launched.
     """
-    options = choices(overrides)
-    composed = configurations(name, options)
     # Here, because they import torch: a wrong name is found before.
+    from sparsemm.evaluation.one_model import check_one_model
     from sparsemm.evaluation.planning import check_options, plan
     from sparsemm.evaluation.sweep import groups_of
 
@@ -133,6 +148,7 @@ def run(name: str, overrides: Sequence[str], start: Callable[[list[str], Launch]
     jobs = [Planned(values, config, plan(config)) for values, config in composed]
     for folder in {job.folder for job in jobs}:
         check_folder(folder)
+        check_one_model(folder, [cell for job in jobs if job.folder == folder for cell in job.cells])
     left = [job for job in jobs if not job.is_done()]
     first = os.environ.get("RANK", "0") == "0"  # of several processes (torchrun), which run the jobs in turn
     groups = {key: group for job in jobs for key, group in groups_of(job.cells).items()}
@@ -150,7 +166,7 @@ def run(name: str, overrides: Sequence[str], start: Callable[[list[str], Launch]
             start([",".join(_joined(option)) for option in kept], launch)
         except Exception as error:  # a job that was killed, or a launcher that cannot launch
             failure = error
-            if "hydra/launcher=slurm" in overrides:
+            if ["hydra/launcher=slurm"] in options:
                 _wait_in_slurm(launched, since)
             _wait_for_others(launched, launch)
         if not first:

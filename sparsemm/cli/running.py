@@ -6,12 +6,14 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from sparsemm.cli.explaining import explain
+from sparsemm.cli.given import check_effect, check_names, check_parts, own_checkpoint
 from sparsemm.cli.launchers import MULTIRUN, check_launcher, is_multirun
-from sparsemm.configs import InputError, names, nearest, read, shipped
+from sparsemm.configs import InputError, names, shipped, summary
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -102,9 +104,27 @@ def version_base() -> dict[str, str]:
     return {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 
 
+def idle(verb: str, config: Mapping[str, Any]) -> dict[str, str]:
+    """Options without an effect in a verb's configuration, and why."""
+    if verb in ("sweep", "doctor"):
+        from sparsemm.evaluation import idle
+
+        return idle.of_sweep(config) if verb == "sweep" else idle.of_doctor(config)
+    if verb == "heads":
+        from sparsemm.heads.chosen import idle as of_heads
+
+        return of_heads(config)
+    if verb == "efficiency":
+        from sparsemm.efficiency.idle import of_benchmark
+
+        return of_benchmark(config)
+    return {}
+
+
 def run_hydra(verb: str, overrides: Sequence[str]) -> list[Any]:
     """Compose a verb's configuration, run it, and return what each job gave (several with ``-m``)."""
     import hydra
+    from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -114,26 +134,37 @@ def run_hydra(verb: str, overrides: Sequence[str]) -> list[Any]:
 
     def job(config: DictConfig) -> None:
         try:
+            said = HydraConfig.get()
             try:
+                own_checkpoint(config, said.runtime.choices, said.overrides.task)
                 resolved: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
             except OmegaConfBaseException as error:
                 raise InputError(str(error).splitlines()[0]) from error
+            check_names(name, resolved)
+            if not is_multirun(overrides):
+                check_effect(said.overrides.task, [resolved], lambda config: idle(verb, config))
             results.append(HYDRA_VERBS[verb](resolved))
         except Exception as error:  # carried around Hydra, which would print it in its own way
             failures.append(error)
             raise SystemExit(1) from error
 
     name = verb.replace("-", "_")
-    if verb == "efficiency" and overrides and re.fullmatch(r"\w+", overrides[0]):
-        overrides = [f"benchmark={overrides[0]}", *overrides[1:]]
+    if verb == "efficiency":
+        overrides = _with_benchmark(overrides)
     hydrated = hydra.main(**version_base(), config_path=str(shipped("eval_configs")), config_name=name)
     check_launcher(overrides)
+    check_parts(name, overrides)
     with _hydra_process(verb, overrides):
         try:
-            if verb == "sweep" and is_multirun(overrides):
-                from sparsemm.cli.multirun import run
+            if is_multirun(overrides):
+                from sparsemm.cli.multirun import choices, configurations, run
 
-                return run(name, overrides, lambda chosen, launch: _launch(hydrated, chosen, launch))
+                options = choices(overrides)
+                jobs = configurations(name, options)
+                told = [one for option in options for one in option]
+                check_effect(told, [config for _, config in jobs], lambda config: idle(verb, config))
+                if verb == "sweep":
+                    return run(options, jobs, lambda chosen, launch: _launch(hydrated, chosen, launch))
             hydrated(job)()
         except (HydraException, OmegaConfBaseException) as error:
             raise InputError(explain(error, name)) from error
@@ -144,6 +175,27 @@ def run_hydra(verb: str, overrides: Sequence[str]) -> list[Any]:
     return results
 
 
+def _with_benchmark(overrides: Sequence[str]) -> list[str]:
+    """The arguments of ``efficiency`` with the benchmark's name as an option; without any, what there is.
+
+    Raises
+    ------
+    InputError
+        Options, and no name before them.
+    """
+    if not overrides:
+        print("usage: sparsemm efficiency BENCHMARK [OPTION=VALUE …]\n")
+        print("\n".join(f"  {one:8}  {summary('benchmark', one)}" for one in names("benchmark")))
+        raise SystemExit(2)
+    first, *others = overrides
+    if re.fullmatch(r"\w+", first):
+        return [f"benchmark={first}", *others]
+    asked = any(one.startswith("-") for one in overrides) and not is_multirun(overrides)  # --help, --cfg
+    if not asked and not any(one.startswith("benchmark=") for one in overrides):
+        raise InputError(f"the benchmark's name comes first: {' or '.join(names('benchmark'))}")
+    return list(overrides)
+
+
 def _launch(hydrated: Callable[[Any], Any], overrides: list[str], launch: Launch) -> None:
     """Hand the jobs of a multirun to Hydra's launcher, and wait until they have ended."""
 
@@ -151,10 +203,13 @@ def _launch(hydrated: Callable[[Any], Any], overrides: list[str], launch: Launch
         from hydra.core.hydra_config import HydraConfig
         from omegaconf import OmegaConf
 
+        from sparsemm.cli.given import own_checkpoint
         from sparsemm.evaluation.jobs import run_job
 
+        said = HydraConfig.get()
+        own_checkpoint(config, said.runtime.choices, said.overrides.task)
         resolved: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-        run_job(launch, HydraConfig.get().job.num, resolved)
+        run_job(launch, said.job.num, resolved)
 
     sys.argv = [sys.argv[0], MULTIRUN[0], *overrides]
     hydrated(job)()
@@ -181,33 +236,3 @@ def _hydra_process(verb: str, overrides: Sequence[str]) -> Iterator[None]:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = full
-
-
-def explain(error: Exception, config_name: str) -> str:
-    """Hydra's message in one line: which option is wrong, and which names exist."""
-    message = str(error)
-    if group := re.search(r"Could not (?:find|load) '((?:hydra/)?\w+)/([^']+)'", message):
-        return f"unknown {group[1]} {group[2]!r}; {nearest(group[2], names(group[1]))}"
-    if option := re.search(r"Could not override '([^']+)'", message):
-        return f"{config_name} has no option {option[1]!r}; {nearest(option[1], options(config_name))}"
-    return message.split("\nSee https://hydra.cc")[0]
-
-
-def options(config_name: str) -> list[str]:
-    """What can be set in a verb's configuration, the parameters of methods and models included."""
-    import yaml
-
-    text = (shipped("eval_configs") / f"{config_name}.yaml").read_text(encoding="utf-8")
-    config = yaml.safe_load(text)
-    groups = [key for default in config["defaults"] if isinstance(default, dict) for key in default]
-    own = [key for key in config if key not in ("defaults", "hydra")]
-    model = [f"model.{key}" for name in names("model") for key in read("model", name)]
-    method = [f"methods.{name}.{key}" for name in names("method") for key in read("method", name)]
-    if "ablation" in groups:
-        own += [f"ablations.{name}.{key}" for name in names("ablation") for key in read("ablation", name)]
-    task = [f"tasks.{name}.{key}" for name in names("task") for key in read("task", name)]
-    if "task" in groups:
-        own += [option for option in task if not option.endswith(".defaults")]
-    if "benchmark" in groups:
-        own += [key for name in names("benchmark") for key in read("benchmark", name)]
-    return [*groups, *own, *dict.fromkeys(model), *method]

@@ -8,9 +8,10 @@ from typing import Any
 
 import yaml
 
-from sparsemm.configs import InputError, nearest, read, shipped
+from sparsemm.configs import EMBEDDED, InputError, names, nearest, own_model, read, refuse_idle, shipped
 from sparsemm.efficiency import run
 from sparsemm.efficiency.decode_table import as_text
+from sparsemm.efficiency.idle import of_benchmark
 
 
 def configuration(arguments: Sequence[str]) -> dict[str, Any]:
@@ -19,13 +20,16 @@ def configuration(arguments: Sequence[str]) -> dict[str, Any]:
     Raises
     ------
     InputError
-        Unknown benchmark or option, with the nearest known ones.
+        Unknown benchmark or option, with the nearest known ones; an option without an effect.
     """
     if not arguments:
-        raise InputError("usage: python -m sparsemm.efficiency BENCHMARK [OPTION=VALUE ...]")
+        known = ", ".join(names("benchmark"))
+        raise InputError(
+            f"usage: python -m sparsemm.efficiency BENCHMARK [OPTION=VALUE ...]; benchmarks: {known}"
+        )
     base = yaml.safe_load((shipped("eval_configs") / "efficiency.yaml").read_text(encoding="utf-8"))
     config = {name: value for name, value in base.items() if name not in ("defaults", "hydra")}
-    config |= {**read("benchmark", arguments[0]), "model": "tiny"}
+    config |= {**read("benchmark", arguments[0]), "model": EMBEDDED}
     of_model: dict[str, Any] = {}
     for argument in arguments[1:]:
         name, _, value = argument.partition("=")
@@ -35,11 +39,16 @@ def configuration(arguments: Sequence[str]) -> dict[str, Any]:
             config[name] = yaml.safe_load(value)
         else:
             raise InputError(f"no option {name!r}; {nearest(name, config)}")
-    model = read("model", config["model"])
+    pretrained = of_model.get("pretrained", EMBEDDED)
+    own = config["model"] == EMBEDDED and isinstance(pretrained, str) and pretrained != EMBEDDED
+    model = own_model(pretrained) if own else read("model", config["model"])
     for name in of_model:
         if name not in model:
             raise InputError(f"no option 'model.{name}'; {nearest(name, model)}")
-    return {**config, "model": model | of_model}
+    found = {**config, "model": model | of_model}
+    given = (argument.partition("=") for argument in arguments[1:])
+    refuse_idle((name for name, _, value in given if value != "null"), of_benchmark(found))
+    return found
 
 
 def main(arguments: Sequence[str]) -> int:

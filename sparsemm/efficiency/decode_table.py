@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from sparsemm.configs import InputError, read
+from sparsemm.configs import EMBEDDED, InputError, names, read
 from sparsemm.efficiency.backbone import Backbone
 from sparsemm.efficiency.contenders import Contender
 from sparsemm.efficiency.decode_bench import Measurement, Plan, Samples
@@ -305,8 +305,11 @@ def command_of(config: Mapping[str, Any]) -> str:
     """The command that gives a configuration, without its output folder."""
     usual = {**read("benchmark", config["benchmark"]), "device": None}
     options = {name: config[name] for name in usual if config[name] != usual[name]}
-    if config["model"]["name"] != "tiny":
-        options = {"model": config["model"]["name"], **options}
+    model = config["model"]
+    if model["name"] not in names("model"):
+        options = {"model.pretrained": model["pretrained"], **options}
+    elif model["name"] != EMBEDDED:
+        options = {"model": model["name"], **options}
     shown = (f"{name}={_option(value)}" for name, value in options.items())
     return " ".join(("python -m sparsemm.efficiency", config["benchmark"], *shown))
 

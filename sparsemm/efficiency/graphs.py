@@ -10,8 +10,8 @@ import torch
 def captured(action: Callable[[], None], device: torch.device, warm_up: int) -> Callable[[], None]:
     """Run an action a few times, capture it, and return what replays it.
 
-    A CPU has no graphs: there the action itself is returned, so that what measures graphs can be tried without
-    a GPU.
+    A CPU has no graphs: there the action itself is returned, so that what measures graphs can be tried
+    without a GPU.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ from sparsemm.efficiency import Report
 if TYPE_CHECKING:
     from rich.console import Console
 
-TEXTS = {"workload", "measured", "shape", "method", "cache", "decoding", "failed"}
+TEXTS = {"workload", "measured", "shape", "method", "cache", "decoding", "failed", "step", "state", "about"}
 """Columns that hold words."""
 
 

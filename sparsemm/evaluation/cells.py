@@ -43,6 +43,8 @@ class Cell:
         Hash of all that cells must share to be compared: model, task, generation settings.
     id : str
         Hash of group, prompt, ablation, and the method with all its parameters: the name of the cell's file.
+    model_id : str
+        Hash of what the model's answers depend on: in one folder, one for each name.
     run, key : str
         The same without the limit of documents, in two parts, what a prefill depends on and the method: what
         names a response.
@@ -58,6 +60,7 @@ class Cell:
     ablation: NamedAblation | None
     group: str
     id: str
+    model_id: str
     run: str
     key: str
 
@@ -157,6 +160,7 @@ def expand(
                 ablation=ablation,
                 group=group,
                 id=hash_of({"group": group, "method": identity, **shown}),
+                model_id=hash_of(model_identity),
                 run=hash_of({**setting, "task": task_identities[task], **shown}),
                 key=hash_of(identity),
             )

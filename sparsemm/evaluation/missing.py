@@ -13,13 +13,14 @@ import numpy as np
 from huggingface_hub import snapshot_download
 from rich.console import Console
 
-from sparsemm.configs import InputError
+from sparsemm.configs import EMBEDDED, InputError, names
 from sparsemm.evaluation import official, official_data
 from sparsemm.evaluation.ablations import NamedAblation, build_ablation, check_distinct, fractions
 from sparsemm.evaluation.cells import budgets, hash_of, own_parameters, prompts
 from sparsemm.evaluation.methods import build_method, one_a_seed, target_of
 from sparsemm.evaluation.tables import IMAGE_QUESTION
 from sparsemm.heads import HeadScores
+from sparsemm.models.checkpoint import locate
 
 ANY_SCORES = HeadScores(np.ones((1, 32, 32), dtype=np.float32))
 """In the place of head scores that were not measured, so that all other parameters can be looked at."""
@@ -32,7 +33,9 @@ class Missing:
     Attributes
     ----------
     name : str
-        Of the model's configuration.
+        Of the model.
+    chosen : str
+        How it is chosen: ``model=NAME``, or ``model.pretrained=FOLDER``.
     model : str or None
         The checkpoint's name on the hub.
     data : dict
@@ -44,6 +47,7 @@ class Missing:
     """
 
     name: str
+    chosen: str
     model: str | None
     data: Mapping[str, str]
     head_scores: tuple[str, ...]
@@ -70,7 +74,7 @@ class Missing:
         if self.head_scores:
             found.append(
                 f"head scores of {self.name}, for {' and '.join(self.head_scores)}, were not measured yet: "
-                f"sparsemm heads model={self.name}, then model.head_scores=FILE"
+                f"sparsemm heads {self.chosen}, then model.head_scores=FILE"
             )
         if self.java:
             found.append(f"{' and '.join(self.java)}: scoring needs Java, and there is no `java` on the PATH")
@@ -101,8 +105,10 @@ def what_is_missing(config: Mapping[str, Any]) -> Missing:
         # What was prepared here does not say of which revision it is.
         if options.get("revision") or not official_data.is_cached(path, name):
             data[task] = path
+    own = model["name"] not in names("model")
     return Missing(
         model["name"],
+        f"model.pretrained={model['pretrained']}" if own else f"model={model['name']}",
         None if _is_here(model["pretrained"]) else model["pretrained"],
         data,
         tuple(
@@ -144,10 +150,10 @@ def _to_local_files(reason: str, lacking: Missing) -> str:
 
 
 def _is_here(pretrained: str) -> bool:
-    """Whether a checkpoint is on this machine; names that are none are refused when it is located."""
-    if pretrained == "tiny" or Path(pretrained).exists() or pretrained.count("/") != 1:
-        return True
-    if pretrained.startswith((".", "/", "~")):
+    """Whether a checkpoint is on this machine; what is neither a folder nor a name on the hub is refused."""
+    here = pretrained == EMBEDDED or Path(pretrained).exists() or pretrained.count("/") != 1
+    if here or pretrained.startswith((".", "/", "~")):
+        locate(pretrained)
         return True
     try:
         snapshot_download(pretrained, local_files_only=True)

@@ -16,10 +16,11 @@ from tqdm import tqdm
 
 from sparsemm.cache.checks import check_backend
 from sparsemm.cache.layout import Backend
-from sparsemm.configs import InputError, names, read
+from sparsemm.configs import InputError, names, own_model, read, refuse_idle
 from sparsemm.evaluation.exit_codes import exit_codes
 from sparsemm.evaluation.generation import generate
-from sparsemm.evaluation.model_arguments import method_by_name, own_device, parse, positive
+from sparsemm.evaluation.model_arguments import idle_arguments, method_by_name, own_device, parse, positive
+from sparsemm.evaluation.posed import PosedTasks
 from sparsemm.evaluation.prefill import Prefill
 from sparsemm.evaluation.requests import Document, arguments, in_batches
 from sparsemm.evaluation.responses import Response
@@ -27,11 +28,9 @@ from sparsemm.evaluation.tables import IMAGE_QUESTION, PROMPTS
 from sparsemm.methods import KVMethod
 from sparsemm.models.checkpoint import fingerprint, locate
 from sparsemm.models.loading import load
+from sparsemm.models.prompts import images_of
 
 OWN_FIGURES = ("realised_budget", "evicted_tokens", "prefill_s", "decode_s", "kv_bytes", "full_kv_bytes")
-
-DEFAULT_WINDOW = 32
-"""Observation window of a checkpoint that no file of ``eval_configs/model`` describes."""
 
 HEEDED = {"max_new_tokens", "until", "do_sample", "temperature", "num_beams", "top_p", "top_k"}
 """Generation settings that are followed, or refused, or mean nothing to greedy decoding."""
@@ -103,14 +102,15 @@ class SparseMMChat(lmms):
     Raises
     ------
     InputError
-        Unknown names, with the nearest known ones, and values that cannot be used. lmms-eval's command line
-        ends with exit code 2 then; see `exit_codes`.
+        Unknown names, with the nearest known ones, values that cannot be used, and arguments that have no
+        effect. lmms-eval's command line ends with exit code 2 then; see `exit_codes`.
     """
 
     is_simple = False
 
     def __init__(
         self,
+        /,  # a method's parameter of this name is an unknown one
         pretrained: str = "tiny",
         method: str = "fullkv",
         budget: float | None = None,
@@ -125,20 +125,28 @@ class SparseMMChat(lmms):
         **method_parameters: Any,
     ) -> None:
         super().__init__()
+        self.task_dict = PosedTasks()
         pretrained = str(pretrained)  # lmms-eval reads a folder's name of digits as a number
-        described = read("model", pretrained) if pretrained in names("model") else {"pretrained": pretrained}
+        described = read("model", pretrained) if pretrained in names("model") else own_model(pretrained)
         folder: Path = locate(described["pretrained"])
         self.method: KVMethod = method_by_name(
             method,
             method_parameters,
             [*inspect.signature(SparseMMChat.__init__).parameters][1:-1],
             budget=budget,
-            window=described.get("window", DEFAULT_WINDOW) if window is None else window,
-            head_scores=head_scores or described.get("head_scores"),
+            window=described["window"] if window is None else window,
+            head_scores=described["head_scores"] if head_scores is None else head_scores,
             fingerprint=fingerprint(folder),
         )
         if prompt not in PROMPTS:
             raise InputError(f"prompt must be {' or '.join(PROMPTS)}, got {prompt!r}")
+        settings = {"budget": budget, "window": window, "head_scores": head_scores, "backend": backend}
+        refuse_idle(
+            [name for name, value in settings.items() if value is not None]
+            + ["prompt"] * (prompt != IMAGE_QUESTION)
+            + ["device"] * (device is not None),
+            idle_arguments(self.method, method, described),
+        )
         self.prefill = Prefill(prompt)
         if backend is not None:
             try:
@@ -208,12 +216,14 @@ class SparseMMChat(lmms):
         return [GenerationResult(response.text, RequestFigures.of(response)) for response in responses]
 
     def _conversation(self, document: Document) -> list[dict[str, Any]]:
+        how = f" with prompt={self.prefill.prompt}"
         try:
-            return document.conversation(self.prefill.prompt)
+            conversation = document.conversation(self.prefill.prompt)
+            how = ""
+            images_of(conversation)
         except ValueError as error:
-            raise InputError(
-                f"document {document.doc_id} cannot be asked with prompt={self.prefill.prompt}: {error}"
-            ) from error
+            raise InputError(f"document {document.doc_id} cannot be asked{how}: {error}") from error
+        return conversation
 
     def clean(self) -> None:
         """Keep the model: lmms-eval calls this after a run, to make room for judges on the same device."""

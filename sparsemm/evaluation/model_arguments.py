@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from accelerate import Accelerator
-from lmms_eval.utils import handle_arg_string, simple_parse_args_string
+from lmms_eval.utils import _smart_comma_split, handle_arg_string, simple_parse_args_string
 from loguru import logger
 
 from sparsemm.configs import InputError, nearest, read
@@ -16,11 +16,23 @@ from sparsemm.methods import KVMethod
 
 
 def parse(arg_string: str) -> dict[str, Any]:
-    """The names and values of ``--model_args``, as lmms-eval reads them, without quotes."""
+    """The names and values of ``--model_args``, as lmms-eval reads them, without quotes.
+
+    Raises
+    ------
+    InputError
+        No such pairs, one without a value, or two of one name, of which lmms-eval would take the last.
+    """
     try:
         given = simple_parse_args_string(arg_string)
     except ValueError:
         raise InputError(f"--model_args are NAME=VALUE,NAME=VALUE, got {arg_string!r}") from None
+    written = [one.partition("=")[0] for one in _smart_comma_split(arg_string)]
+    for name, value in given.items():
+        if value == "":
+            raise InputError(f"{name} has no value ({name}=VALUE)")
+        if written.count(name) > 1:
+            raise InputError(f"{name} is given twice in --model_args")
     return {
         name: handle_arg_string(value[1:-1])
         if isinstance(value, str) and len(value) > 1 and value[0] == value[-1] in "'\""
@@ -58,6 +70,28 @@ def method_by_name(name: str, changes: dict[str, Any], known: Sequence[str], **v
         raise
     except ValueError as error:
         raise InputError(f"method {name}: {error}") from error
+
+
+def idle_arguments(method: KVMethod, name: str, model: Mapping[str, Any]) -> dict[str, str]:
+    """Arguments without an effect, and why: a method's own, and those of its model.
+
+    Parameters
+    ----------
+    method : KVMethod
+    name : str
+        Of its configuration.
+    model : mapping
+        A file of ``eval_configs/model``.
+    """
+    idle: dict[str, str] = {}
+    if not method.evicts:
+        why = f"{name} evicts nothing; choose a method that does (method=snapkv)"
+        idle |= dict.fromkeys(("budget", "window", "prompt", "backend"), why)
+    if not hasattr(method, "head_scores"):
+        idle["head_scores"] = f"{name} uses none"
+    if model.get("device_map"):
+        idle["device"] = "the model's device_map says where it is"
+    return idle
 
 
 def own_device(accelerator: Accelerator, asked: str | None) -> str | None:

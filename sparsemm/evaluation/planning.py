@@ -23,7 +23,7 @@ from sparsemm.evaluation.processes import device_of
 from sparsemm.evaluation.tables import QUESTION_AFTER
 from sparsemm.methods.head_scored import HeadScored
 from sparsemm.models.checkpoint import fingerprint, locate
-from sparsemm.models.loading import ANSWERING, Checkpoint, read_config, without_weights
+from sparsemm.models.loading import ANSWERING, Checkpoint, check_weights, read_config, without_weights
 from sparsemm.models.prompts import prepare, question_tokens
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def plan(config: Mapping[str, Any]) -> list[Cell]:
     require(config)
     model = config["model"]
     checkpoint = locate(model["pretrained"])
+    check_weights(checkpoint)
     model_identity = {
         "checkpoint": fingerprint(checkpoint),
         "dtype": model["dtype"],

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Any
@@ -38,12 +39,40 @@ class Settings:
         Raises
         ------
         InputError
-            If the task asks for anything but greedy decoding.
+            If the task asks for anything but greedy decoding, or a stop string is no text.
         """
         refuse_sampling(asked)
-        until = asked.get("until") or []
-        limit = max_new_tokens or asked.get("max_new_tokens", DEFAULT_NEW_TOKENS)
-        return cls(limit, (until,) if isinstance(until, str) else tuple(until))
+        limit = max_new_tokens or asked.get("max_new_tokens")
+        return cls(DEFAULT_NEW_TOKENS if limit is None else limit, stop_strings(asked.get("until")))
+
+
+def stop_strings(until: Any) -> tuple[str, ...]:
+    """Stop strings as a task's YAML or ``--gen_kwargs`` gives them: a text, a list of texts, or nothing.
+
+    lmms-eval reads what looks like a number on its command line as one, and a list as its text.
+
+    Raises
+    ------
+    InputError
+        One is no text: how it was written cannot be known any more (007, 1e3, TRUE).
+    """
+    if until is None:
+        return ()
+    if isinstance(until, str):
+        texts: Any = [until]
+        if until.startswith("["):
+            with suppress(ValueError):
+                texts = json.loads(until)  # a list of texts in JSON; else the text itself, such as [END]
+        listed = isinstance(texts, list) and all(isinstance(text, str) for text in texts)
+        return tuple(texts) if listed else (until,)
+    texts = list(until) if isinstance(until, list | tuple) else [until]
+    for text in texts:
+        if not isinstance(text, str):
+            raise InputError(
+                f"until: a stop string must be a text, got {text!r}; a list in JSON keeps it one on the "
+                f"command line (--gen_kwargs 'until=[\"{text}\"]'), quotes in YAML"
+            )
+    return tuple(texts)
 
 
 @dataclass(frozen=True)
@@ -162,7 +191,7 @@ def _local(task: str) -> Any:
 def refuse_sampling(settings: dict[str, Any]) -> None:
     """Raise `InputError` if a task asks for anything but greedy decoding."""
     sampled = settings.get("do_sample", bool(settings.get("temperature")))
-    if sampled or (settings.get("num_beams") or 1) > 1:
+    if sampled or (settings.get("num_beams") or 1) != 1:
         asked = {
             name: settings[name] for name in ("do_sample", "temperature", "num_beams") if name in settings
         }

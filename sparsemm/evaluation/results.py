@@ -56,10 +56,16 @@ def write_cell(
     row: Mapping[str, Any],
     samples: Mapping[str, list[Any]],
     allocation: Mapping[str, Any] | None = None,
+    model_id: str | None = None,
 ) -> None:
-    """Record a finished cell: its row of ``cells.csv``, its samples column by column, and its allocation."""
+    """Record a finished cell: its row of ``cells.csv``, its samples column by column, and its allocation.
+
+    `model_id` says which model it is that the row names; see `sparsemm.evaluation.one_model`.
+    """
     finished = datetime.now(UTC).isoformat(timespec="seconds")
     record = {"id": cell_id, "group": group, "finished": finished, "row": dict(row), "samples": dict(samples)}
+    if model_id is not None:
+        record["model_id"] = model_id
     if allocation is not None:
         record["allocation"] = dict(allocation)
     write_json(cell_file(folder, cell_id), record)

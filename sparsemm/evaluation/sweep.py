@@ -13,6 +13,7 @@ from rich.console import Console
 from sparsemm.evaluation.cells import Cell
 from sparsemm.evaluation.estimate import print_estimate
 from sparsemm.evaluation.missing import print_missing, what_is_missing
+from sparsemm.evaluation.one_model import check_one_model
 from sparsemm.evaluation.planning import by_run, check_options, plan, print_plan, rows_in_memory
 from sparsemm.evaluation.processes import Processes, device_of, processes
 from sparsemm.evaluation.results import check_folder, derive_union, is_finished, write_cell, write_run
@@ -90,6 +91,7 @@ def run(
         return Outcome([], Path(config["output"]), pd.DataFrame())
     cells = plan(config)
     folder = Path(config["output"])
+    check_one_model(folder, cells)
     if not config["plan"]:
         check_folder(folder)
     missing = [cell for cell in cells if not is_finished(folder, cell.id)]
@@ -219,7 +221,7 @@ def _score(
         responses = store.responses(cell.run, cell.key, cell.task)
         options = config["tasks"][cell.task]
         row, samples, allocation = measure(cell, responses, config["limit"], checkpoint, options)
-        write_cell(folder, cell.id, cell.group, row, samples, allocation)
+        write_cell(folder, cell.id, cell.group, row, samples, allocation, cell.model_id)
         untouched = cell.method.evicts and row["n_uncompressed"] == row["n"]
         console.print(
             f"{number}/{len(cells)} {cell_name(cell)}: {cell.metric} {row['score']:.3f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import matplotlib as mpl
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sparsemm.figures.style import COLUMN_WIDTH, RC
+from sparsemm.heads import HeadScores
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 @mpl.rc_context(RC)
 def head_scores(
-    scores: ArrayLike, *, title: str = "", top: float = 0.05, width: float = COLUMN_WIDTH
+    scores: ArrayLike | HeadScores | Path, *, title: str = "", top: float = 0.05, width: float = COLUMN_WIDTH
 ) -> Figure:
     """Draw head scores as a heatmap: layers as rows (the first at the top), query heads as columns.
 
@@ -27,8 +29,8 @@ def head_scores(
 
     Parameters
     ----------
-    scores : array_like
-        Non-negative head scores, [layers, query heads], in any unit.
+    scores : array_like, HeadScores or path
+        Non-negative head scores, [layers, query heads], in any unit; or a file of head scores.
     title : str, default=""
         Above the map; the model's name, for example.
     top : float, default=0.05
@@ -46,6 +48,8 @@ def head_scores(
     ValueError
         If the scores are no table of finite, non-negative numbers with a positive sum, or `top` is no share.
     """
+    if isinstance(scores, str | Path | HeadScores):
+        scores = HeadScores.of(scores).scores
     table = np.asarray(scores, dtype=np.float64)
     if table.ndim != 2 or table.size == 0:
         raise ValueError(f"head scores must be a table [layers, query heads], got the shape {table.shape}")

@@ -22,7 +22,7 @@ class Ablation(ABC):
     ----------
     fraction : float
         Share of the heads of all compressible layers, in (0, 1]; rounded to whole heads, at least one.
-    head_scores : HeadScores
+    head_scores : HeadScores or path
         The model's.
     mode : {"remove", "uniform"}, default "remove"
         What switching off means; see `sparsemm.cache.head_mask.HeadMask`.
@@ -39,6 +39,7 @@ class Ablation(ABC):
     mode: MaskMode = "remove"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "head_scores", HeadScores.of(self.head_scores))
         value: Any = self.fraction
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
             raise ValueError(f"fraction must be a share of the heads in (0, 1], got {value!r}")

@@ -76,6 +76,22 @@ def choose(config: Mapping[str, Any]) -> Chosen:
     raise InputError(f"documents={given}: there is no such folder or file; {hint}")
 
 
+OF = {"kinds": ("pages",), "tokens": ("pages",), "size": ("running",), "seed": ("pages", "running")}
+"""Options that belong to some documents only."""
+
+
+def idle(config: Mapping[str, Any]) -> dict[str, str]:
+    """Options of ``eval_configs/heads.yaml`` without an effect, by name, and why."""
+    found = {
+        name: f"it is for documents={' or '.join(those)}, not {config['documents']}"
+        for name, those in OF.items()
+        if config["documents"] not in those
+    }
+    for name in ("window", "head_scores"):
+        found[f"model.{name}"] = "nothing is compressed while the heads are measured"
+    return found
+
+
 def _endless(facts: dict[str, Any]) -> dict[str, Any]:
     """What a card says of generated documents, less how many they are."""
     return {name: fact for name, fact in facts.items() if name != "seeds"}

@@ -19,12 +19,12 @@ SIZES = (10, 30, 100, 300)
 """So many images, and half of them all, are compared with all images and with the others."""
 
 
-def top_share(scores: HeadScores, *, resamples: int = RESAMPLES, seed: int = 0) -> pd.DataFrame:
+def top_share(scores: HeadScores | str | Path, *, resamples: int = RESAMPLES, seed: int = 0) -> pd.DataFrame:
     """Share of the whole score that the best heads hold.
 
     Parameters
     ----------
-    scores : HeadScores
+    scores : HeadScores or path
         Measured on several images.
     resamples : int, default 2000
         Of the bootstrap over images. The best heads are chosen anew in each, so that the interval knows that
@@ -37,6 +37,7 @@ def top_share(scores: HeadScores, *, resamples: int = RESAMPLES, seed: int = 0) 
         One row for every k from 1 to the number of query heads: ``heads`` (k), ``heads_share`` (of all
         heads), ``score_share``, ``ci_low``, ``ci_high`` (95 %, percentile).
     """
+    scores = HeadScores.of(scores)
     hits = scores.hits.reshape(len(scores.hits), -1).astype(np.float64)  # [images, heads]
     count = hits.shape[1]
     rng = np.random.default_rng(seed)
@@ -60,13 +61,13 @@ def _cumulated(totals: np.ndarray) -> np.ndarray:
 
 
 def rank_agreement(
-    scores: HeadScores, *, sizes: Sequence[int] = SIZES, draws: int = DRAWS, seed: int = 0
+    scores: HeadScores | str | Path, *, sizes: Sequence[int] = SIZES, draws: int = DRAWS, seed: int = 0
 ) -> pd.DataFrame:
     """How well a few images order the heads as many do: Spearman's rank correlation.
 
     Parameters
     ----------
-    scores : HeadScores
+    scores : HeadScores or path
     sizes : sequence of int, default (10, 30, 100, 300)
         Numbers of images below half of what was measured; larger ones are left out. Half of the images comes
         last: against the others it is the split-half correlation.
@@ -81,6 +82,7 @@ def rank_agreement(
         ``others``: the images that were not chosen), ``rank_correlation`` (mean over draws), ``low`` and
         ``high`` (95 % of the draws lie between).
     """
+    scores = HeadScores.of(scores)
     hits = scores.hits.reshape(len(scores.hits), -1).astype(np.float64)
     total = hits.sum(axis=0)
     rng = np.random.default_rng(seed)

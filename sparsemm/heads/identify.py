@@ -118,8 +118,35 @@ def identify(
     return HeadScores(table, {**(card or {}), **facts})
 
 
+def _check_model(output: Path, progress: Progress) -> None:
+    """Look that scores which were measured before, or were begun, are not another model's of the same name.
+
+    Raises
+    ------
+    InputError
+        They are.
+    """
+    try:
+        held = HeadScores.load(output).card.get("fingerprint")
+    except (ValueError, OSError):  # none, or none that could be used
+        held = None
+    for path, measured in ((output, held), (progress.path, progress.measured())):
+        if measured not in (None, progress.identity["fingerprint"]):
+            raise InputError(
+                f"{path} is of another model (fingerprint {measured}; this one's is "
+                f"{progress.identity['fingerprint']}): name another file (output=FILE.safetensors), "
+                "or delete that one"
+            )
+
+
 def run(config: dict[str, Any]) -> Path:
-    """``sparsemm heads``: identify the heads of ``config["model"]`` and write ``config["output"]``."""
+    """``sparsemm heads``: identify the heads of ``config["model"]`` and write ``config["output"]``.
+
+    Raises
+    ------
+    InputError
+        Wrong options, or the file that would be written is another model's.
+    """
     check_views(config["views"])
     check_rule(config["rule"])
     size = config["batch_size"]
@@ -131,7 +158,6 @@ def run(config: dict[str, Any]) -> Path:
     chosen = choose(config)
     logging.disable_progress_bar()
     folder = locate(config["model"]["pretrained"])
-    checkpoint = load(config["model"])
     identity = {
         **{name: config[name] for name in ("rule", "views", "batch_size")},
         **chosen.identity,
@@ -141,6 +167,8 @@ def run(config: dict[str, Any]) -> Path:
         "fingerprint": fingerprint(folder),
     }
     progress = Progress(output, identity)
+    _check_model(output, progress)
+    checkpoint = load(config["model"])
     scores = identify(
         checkpoint,
         chosen.documents,

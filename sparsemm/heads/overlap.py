@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,8 +18,8 @@ RESAMPLES = 2000
 
 
 def overlap(
-    one: HeadScores,
-    other: HeadScores,
+    one: HeadScores | str | Path,
+    other: HeadScores | str | Path,
     *,
     shares: Sequence[float] = SHARES,
     resamples: int = RESAMPLES,
@@ -28,7 +29,7 @@ def overlap(
 
     Parameters
     ----------
-    one, other : HeadScores
+    one, other : HeadScores or path
         Of the same shape: layers, query heads.
     shares : sequence of float, default (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
         Of all heads; the top k are that share of them, rounded, at least one. Equal k give one row.
@@ -50,6 +51,7 @@ def overlap(
     InputError
         The shapes differ, or a share is not in (0, 1].
     """
+    one, other = HeadScores.of(one), HeadScores.of(other)
     if one.scores.shape != other.scores.shape:
         sizes = " and ".join("{} x {}".format(*scores.scores.shape) for scores in (one, other))
         raise InputError(f"these are not of one model: layers x query heads are {sizes}")

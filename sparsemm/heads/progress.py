@@ -27,7 +27,8 @@ class Progress:
 
     def __init__(self, output: Path, identity: Mapping[str, Any]) -> None:
         self.path = output.with_name(f"{output.name}.partial")
-        self._identity = json.dumps(dict(identity), sort_keys=True)
+        self.identity = dict(identity)
+        self._identity = json.dumps(self.identity, sort_keys=True)
 
     def load(self) -> list[np.ndarray]:
         """The hits so far, as a list of at most one array; empty if there are none of this very run."""
@@ -39,6 +40,14 @@ class Progress:
                 return [file.get_tensor("hits")] if same else []
         except SafetensorError:
             return []
+
+    def measured(self) -> str | None:
+        """Fingerprint of the model that the file is of, whatever else its run was; None: it says none."""
+        try:
+            with safe_open(self.path, framework="numpy") as file:
+                return json.loads((file.metadata() or {}).get("identity", "{}")).get("fingerprint")
+        except (OSError, ValueError, AttributeError, SafetensorError):
+            return None
 
     def save(self, hits: list[np.ndarray]) -> None:
         """Keep the hits so far."""

@@ -130,6 +130,11 @@ class HeadScores:
         except (SafetensorError, ValueError) as error:
             raise ValueError(f"{path} holds no usable head scores: {error}") from error
 
+    @classmethod
+    def of(cls, given: HeadScores | str | Path) -> HeadScores:
+        """Scores as they are, or those of a file; see `load`."""
+        return given if isinstance(given, HeadScores) else cls.load(given)
+
 
 def _check_card(card: Any, name: str, hits: np.ndarray) -> None:
     """Refuse a card that is none, is newer than this code, or belongs to other hits."""

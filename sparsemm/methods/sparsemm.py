@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, field
+from pkgutil import resolve_name
 from typing import Any, ClassVar
 
 import torch
@@ -21,16 +22,16 @@ class SparseMM(HeadScored):
 
     Parameters
     ----------
-    head_scores : Tensor, array or nested sequence [layers, query heads], or an object with such ``scores``
-        Visual scores: finite, not negative, not all zero. Kept as a float64 tensor on the CPU. Compared
-        with the model's shape when quotas are asked for.
+    head_scores : Tensor, array or nested sequence [layers, query heads], an object with such ``scores``; path
+        Visual scores: finite, not negative, not all zero; or a file of them, which is read. Kept as a
+        float64 tensor on the CPU. Compared with the model's shape when quotas are asked for.
     control : {None, "layer_mean", "shuffled", "flat"}, default None
         What stands in for the scores, to see what they are worth. "layer_mean": every head of a layer has
         the layer's mean, so that only the layers differ. "shuffled": the KV heads' scores permuted over all
         layers and heads by `seed`: the same quotas for other heads. "flat": all equal, which is SnapKV's
         allocation.
     seed : int, default 0
-        Of the "shuffled" control.
+        Of the "shuffled" control; without it no other than 0 is taken, since it would change nothing.
     ratio, overflow, rounding
         See `HeadScored`.
     budget, window, kernel, pooling, gqa
@@ -49,6 +50,8 @@ class SparseMM(HeadScored):
         super().__post_init__()
         check_seed(self.seed)
         check_choice("control", self.control, (None, "layer_mean", "shuffled", "flat"))
+        if self.seed and self.control != "shuffled":
+            raise ValueError(f"seed belongs to control='shuffled', and control is {self.control!r}")
         object.__setattr__(self, "head_scores", _checked(self.head_scores))
 
     def kv_head_scores(self, shape: ModelShape) -> Tensor:
@@ -66,6 +69,14 @@ class SparseMM(HeadScored):
 
 def _checked(head_scores: Any) -> Tensor:
     """Return head scores as float64 [layers, query heads] on the CPU, or raise a one-line ``ValueError``."""
+    if isinstance(head_scores, str) or hasattr(head_scores, "__fspath__"):
+        # Files belong to a room above this one: it is looked up by name, and only where there is a file.
+        try:
+            head_scores = resolve_name("sparsemm.heads:HeadScores").load(head_scores)
+        except OSError as error:
+            raise ValueError(
+                f"head_scores must be numbers [layers, query heads] or a file of them: {error}"
+            ) from None
     try:
         scores = torch.as_tensor(getattr(head_scores, "scores", head_scores))
         scores = scores.detach().to("cpu", torch.float64, copy=True)

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from sparsemm.configs import InputError, names, nearest, shipped
+from sparsemm.configs import EMBEDDED, InputError, names, nearest, shipped
 
 WEIGHTS = ("*.safetensors", "*.bin")
 """Files whose content is sampled when they are large."""
@@ -33,16 +33,17 @@ def locate(pretrained: str) -> Path:
     InputError
         If there is no such checkpoint.
     """
-    if pretrained == "tiny":
+    if pretrained == EMBEDDED:
         folder = shipped("tiny/checkpoint")
     elif (folder := Path(pretrained)).exists():
         pass
     elif pretrained.count("/") == 1 and not pretrained.startswith((".", "/", "~")):
         folder = _from_hub(pretrained)
     else:
-        raise InputError(
-            f"no model {pretrained!r}: neither a folder nor a hub name; {nearest(pretrained, names('model'))}"
-        )
+        near = nearest(pretrained, known := names("model"))
+        if pretrained in known:
+            near = f"a configuration is chosen by model={pretrained}"
+        raise InputError(f"no model {pretrained!r}: neither a folder nor a hub name; {near}")
     if not (folder / "config.json").is_file():
         raise InputError(f"no checkpoint in {folder}: there is no config.json")
     return folder

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ def load(model: Mapping[str, Any], device: str | None = None) -> Checkpoint:
         Unknown dtype, device or option; files that are damaged, or do not hold all of the model.
     """
     dtype = _dtype_name(model)
+    _check_quantization(model)
     settings = {name: model.get(name) for name in (*ANSWERING, "device_map")}
     folder = locate(model["pretrained"])
     place = torch_device(device or default_device())
@@ -85,6 +87,7 @@ def check(model: Mapping[str, Any], device: str) -> None:
         If not.
     """
     _dtype_name(model)
+    _check_quantization(model)
     torch_device(device)
 
 
@@ -134,6 +137,22 @@ def _check_images_kwargs(checkpoint: Checkpoint) -> None:
             raise InputError(
                 f"model.images_kwargs: {type(images).__name__} has no option {name!r}; {nearest(name, known)}"
             )
+
+
+def _check_quantization(model: Mapping[str, Any]) -> None:
+    """Refuse an option that `BitsAndBytesConfig` does not have: it would only log that it is unused.
+
+    Raises
+    ------
+    InputError
+        With the nearest options that there are.
+    """
+    known = [
+        name for name in signature(BitsAndBytesConfig.__init__).parameters if name not in ("self", "kwargs")
+    ]
+    for name in model.get("quantization") or {}:
+        if name not in known:
+            raise InputError(f"model.quantization: there is no option {name!r}; {nearest(name, known)}")
 
 
 def read_config(folder: Path) -> PretrainedConfig:
@@ -189,6 +208,18 @@ def _one_line(folder: Path) -> Iterator[None]:
         raise InputError(f"cannot load the checkpoint in {folder}: {reason}") from error
     finally:
         logging.set_verbosity(before)
+
+
+def check_weights(folder: Path) -> None:
+    """Look, by their beginnings, whether a checkpoint's weight files are whole.
+
+    Raises
+    ------
+    InputError
+        One is not.
+    """
+    if reason := _broken_weights(folder):
+        raise InputError(f"cannot load the checkpoint in {folder}: {reason}")
 
 
 def _broken_weights(folder: Path) -> str | None:

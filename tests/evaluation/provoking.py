@@ -27,7 +27,7 @@ GRID = [
 
 def sweep(untrained: Path, *overrides: str) -> list[str]:
     """A sweep of two cells and three documents."""
-    return ["sweep", f"model.pretrained={untrained}", *GRID, *overrides]
+    return ["sweep", f"model.pretrained={untrained}", "model.window=8", *GRID, *overrides]
 
 
 def one_line(shown: str) -> str:

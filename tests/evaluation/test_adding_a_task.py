@@ -25,7 +25,10 @@ def test_the_page_adds_a_task(tmp_path: Path, untrained: Path, monkeypatch: pyte
     program, verb, *overrides = shlex.split(COMMAND)
     assert (program, verb) == ("sparsemm", "sweep")
     # The tree is the package's own: a folder of the user's adds the configuration to it here.
-    assert cli.main([verb, "--config-dir", ".", *overrides, f"model.pretrained={untrained}"]) == 0
+    assert (
+        cli.main([verb, "--config-dir", ".", *overrides, f"model.pretrained={untrained}", "model.window=8"])
+        == 0
+    )
     cells = pd.read_csv(tmp_path / "results/sweep/cells.csv")
     assert set(cells["task"]) == {"infovqa_val"}
     assert set(cells["metric"]) == {"anls"}

@@ -30,7 +30,9 @@ METHODS = "method=[fullkv,adakv,pyramidkv]"
 def sweep(folder: Path, untrained: Path, *more: str) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert cli.main(["sweep", f"model.pretrained={untrained}", METHODS, *GRID, *more]) == 0
+        assert (
+            cli.main(["sweep", f"model.pretrained={untrained}", "model.window=8", METHODS, *GRID, *more]) == 0
+        )
     return folder / "results/sweep"
 
 

@@ -110,6 +110,10 @@ def test_an_attention_that_differs_is_found(saved: Save, capsys: pytest.CaptureF
             "model.images_kwargs: Qwen2VLImageProcessor has no option 'do_pan_and_scann'; ",
         ),
         (["model.quantization={load_in_4bit: true}"], "bitsandbytes"),
+        (
+            ["model.quantization={load_in_4bt: true}"],
+            "there is no option 'load_in_4bt'; did you mean load_in_4bit",
+        ),
         (["backend=flash"], "backend must be one of grouped, loop, padded, triton, "),
     ],
     ids=lambda value: value[0].split("=")[0] if isinstance(value, list) else "",

@@ -49,7 +49,7 @@ OPTIONS = {
     "prompt=question": "prompt must be image_question or question_after_compression, or a list of both",
     "prompt=[]": "no form of prompts given (prompt=[image_question,question_after_compression])",
     "fraction=0.1": "fraction is for an ablation, and none is chosen",
-    "ablation=mask_visual model.head_scores=null": "head scores of tiny, for mask_visual, were not measured",
+    "ablation=mask_visual model.head_scores=null": ", for mask_visual, were not measured",
     "model.head_scores=3 method=[sparsemm]": "no such file: 3",
 }  # names that are unknown: tests/test_cli.py
 
@@ -133,8 +133,9 @@ def test_head_scores(fault, untrained, untrained_scores, tmp_path, capfd):
 
 
 def test_head_scores_of_the_embedded_model_are_not_another_models(untrained, capfd):
-    """The default is refused for a checkpoint of the very same shape."""
-    line = refused(capfd, sweep(untrained, "method=[sparsemm]"))
+    """They are refused for a checkpoint of the very same shape."""
+    scores = "model.head_scores=results/head_scores/tiny.safetensors"
+    line = refused(capfd, sweep(untrained, "method=[sparsemm]", scores))
     assert "measured on another model (tiny, fingerprint " in line
     assert "sparsemm heads" in line
 

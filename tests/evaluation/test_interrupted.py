@@ -28,7 +28,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory, untrained: Path) -> Path:
     folder = tmp_path_factory.mktemp("uninterrupted")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert cli.main(["sweep", f"model.pretrained={untrained}", *GRID]) == 0
+        assert cli.main(["sweep", f"model.pretrained={untrained}", "model.window=8", *GRID]) == 0
     return folder / "results/run"
 
 
@@ -39,6 +39,7 @@ def command(untrained: Path, *launcher: str) -> list[str]:
         *(launcher or ["sparsemm"]),
         "sweep",
         f"model.pretrained={untrained}",
+        "model.window=8",
         *GRID,
     ]
 

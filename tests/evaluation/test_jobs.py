@@ -141,7 +141,14 @@ def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_one_failed_job_stops_no_other_and_runs_again_alone(few, untrained, capfd):
-    grid = ["sweep", "-m", f"model.pretrained={untrained}", "method=[fullkv,snapkv]", "budget=[16]"]
+    grid = [
+        "sweep",
+        "-m",
+        f"model.pretrained={untrained}",
+        "model.window=8",
+        "method=[fullkv,snapkv]",
+        "budget=[16]",
+    ]
     grid += ["task=tiny_ocr,tiny_docvqa,tiny_chartqa", "max_new_tokens=4", "output=out"]
     data = tasks.include_path() / "tiny_ocr.parquet"
     whole = data.read_bytes()

@@ -144,6 +144,7 @@ def command_line(tmp_path: Path, monkeypatch):
     ("more", "message"),
     [
         (["--batch_size", "auto"], "batch_size must be a positive integer, got 'auto'"),
+        (["--gen_kwargs", "until=4"], "a stop string must be a text, got 4"),
         (["--gen_kwargs", "temperature=0.7"], "asks for a temperature of 0.7"),  # found when it generates
     ],
 )
@@ -153,6 +154,35 @@ def test_wrong_options_end_the_command_line(command_line, more, message, capsys)
     assert end.value.code == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("sparsemm: ")]
     assert message in line
+
+
+ASKED = {
+    "multiple_choice\ndoc_to_choice: [a, b]": "compares likelihoods (multiple_choice)",
+    "loglikelihood": "compares likelihoods (loglikelihood)",
+    "generate_visual_cot": "lets the model draw (generate_visual_cot)",
+    "generate_until_multi_round": "takes several rounds (generate_until_multi_round)",
+    "generate_until\ndoc_to_visual: !function own.video": "only text and images are supported",
+}
+
+
+@pytest.mark.parametrize("asked", ASKED, ids=lambda asked: asked.split()[0])
+def test_tasks_that_ask_for_something_else_end_the_command_line(command_line, tmp_path, asked, capsys):
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    pd.DataFrame({"question": ["what"] * 2}).to_parquet(folder / "own.parquet")
+    (folder / "own.py").write_text("def video(doc):\n    return ['a.mp4']\n")
+    (folder / "own.yaml").write_text(
+        "task: own\ndataset_path: parquet\ntest_split: test\ndoc_to_text: question\ndoc_to_target: a\n"
+        f"dataset_kwargs: {{data_files: {{test: {folder / 'own.parquet'}}}}}\n"
+        f"metric_list: [{{metric: acc}}]\noutput_type: {asked}\n"
+    )
+    with pytest.raises(SystemExit) as end:
+        command_line(
+            "pretrained=tiny,method=snapkv,budget=32", "--include_path", str(folder), "--tasks", "own"
+        )
+    assert end.value.code == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("sparsemm: ")]
+    assert ASKED[asked] in line
 
 
 def test_a_failure_midway_ends_the_command_line(command_line, monkeypatch, capsys):

@@ -19,7 +19,13 @@ from sparsemm.documents import make_page
 from sparsemm.evaluation.generation import generate
 from sparsemm.evaluation.model import RequestFigures, SparseMMChat
 from sparsemm.evaluation.model_arguments import own_device
-from sparsemm.evaluation.requests import Document, arguments, in_batches, refuse_sampling
+from sparsemm.evaluation.requests import (
+    Document,
+    arguments,
+    in_batches,
+    refuse_sampling,
+    stop_strings,
+)
 from sparsemm.tiny import OCR_PROMPT
 
 PAGES = [make_page(seed, tokens=32) for seed in range(5)]
@@ -74,6 +80,14 @@ def test_quotes_are_for_commas(tmp_path, untrained):
         ("tiny", "--model_args are NAME=VALUE,NAME=VALUE, got 'tiny'"),
         ("pretrained=tiny,batch_size=4", "batch_size is not for --model_args: lmms-eval's own option is --b"),
         ("pretrained=7", "no model '7'"),
+        ("pretrained=tiny,budget=24", "budget has no effect: fullkv evicts nothing; choose a method"),
+        ("pretrained=tiny,method=fullkv,window=8", "window has no effect: fullkv evicts nothing"),
+        ("prompt=question_after_compression", "prompt has no effect: fullkv evicts nothing"),
+        ("backend=loop", "backend has no effect: fullkv evicts nothing"),
+        ("method=snapkv,budget=24,head_scores=x", "head_scores has no effect: snapkv uses none"),
+        ("method=snapkv,budget=24,budget=32", "budget is given twice"),
+        ("method=snapkv,budget=24,dtype=", "dtype has no value"),
+        ("self=3", "unknown argument 'self'"),
         ("method=random,budget=32,seed=[0,1]", r"seed must be an integer from 0 on, got '\[0,1\]'"),
     ],
 )
@@ -142,6 +156,21 @@ def test_generation_settings_that_change_nothing_are_named(chat):
     ]
 
 
+def test_stop_strings_are_texts():
+    for given, read in [
+        (None, ()),
+        ("4", ("4",)),
+        ("[END]", ("[END]",)),
+        ("[4]", ("[4]",)),
+        ('["4", "a,b"]', ("4", "a,b")),
+        (["\n", "Q:"], ("\n", "Q:")),
+    ]:
+        assert stop_strings(given) == read
+    for wrong in (4, 4.5, True, [4, "a"], ["a", None], {"a": 1}, float("nan")):
+        with pytest.raises(InputError, match="until: a stop string must be a text, got "):
+            stop_strings(wrong)
+
+
 def test_each_of_several_processes_has_its_own_device():
     def of(count: int, device: str, asked: str | None) -> str | None:
         accelerator: Any = SimpleNamespace(num_processes=count, device=torch.device(device))
@@ -207,6 +236,7 @@ def test_only_greedy_generation(chat):
         {"do_sample": True},
         {"temperature": 0.7},
         {"num_beams": 4},
+        {"num_beams": "four"},
         {"temperature": 0.7, "do_sample": False},
     ):
         with pytest.raises(InputError, match="greedily"):

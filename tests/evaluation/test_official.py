@@ -37,7 +37,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sweep(task: str, untrained: Path, *overrides: str) -> list[str]:
-    return ["sweep", f"task=[{task}]", f"model.pretrained={untrained}", *GRID, *overrides]
+    return ["sweep", f"task=[{task}]", f"model.pretrained={untrained}", "model.window=8", *GRID, *overrides]
 
 
 def answering(rows: list[dict[str, Any]]) -> Any:

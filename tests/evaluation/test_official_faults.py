@@ -166,7 +166,7 @@ def test_a_hub_that_cannot_be_reached(capfd, monkeypatch, untrained):
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(socket, "getaddrinfo", nowhere)
-    line = refused(capfd, sweep("gqa", f"model.pretrained={untrained}"))
+    line = refused(capfd, sweep("gqa", f"model.pretrained={untrained}", "model.window=8"))
     assert "the hub cannot be reached: " in line
     assert "not on this machine, and can be given: tasks.gqa.data_files=FILE" in line
     assert "model.pretrained" not in line
@@ -181,7 +181,7 @@ def test_gated_data_and_a_missing_login_are_said(capfd, monkeypatch, untrained):
         response: Any = httpx.Response(403, request=httpx.Request("GET", "https://hub"))
         raise GatedRepoError("403 Client Error", response=response)
 
-    command = sweep("gqa", f"model.pretrained={untrained}")
+    command = sweep("gqa", f"model.pretrained={untrained}", "model.window=8")
     monkeypatch.setattr(HfApi, "auth_check", gated)
     line = refused(capfd, command)
     assert "lmms-lab-encoder/GQA is gated: ask for access on its page and log in (`hf auth login`)" in line

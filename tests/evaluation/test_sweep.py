@@ -28,14 +28,24 @@ def swept(tmp_path_factory: pytest.TempPathFactory, untrained: Path) -> Path:
     folder = tmp_path_factory.mktemp("swept")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert cli.main(["sweep", f"model.pretrained={untrained}", "method=[fullkv,snapkv]", *GRID]) == 0
+        assert (
+            cli.main(
+                ["sweep", f"model.pretrained={untrained}", "model.window=8", "method=[fullkv,snapkv]", *GRID]
+            )
+            == 0
+        )
     return folder
 
 
 def sweep(folder: Path, untrained: Path, *overrides: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert cli.main(["sweep", *overrides[:1], f"model.pretrained={untrained}", *overrides[1:]]) == 0
+        assert (
+            cli.main(
+                ["sweep", *overrides[:1], f"model.pretrained={untrained}", "model.window=8", *overrides[1:]]
+            )
+            == 0
+        )
 
 
 def loaded(folder: Path) -> Any:

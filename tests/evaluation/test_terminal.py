@@ -22,7 +22,7 @@ def outcome(untrained: Path) -> Outcome:
         composed(
             "sweep",
             *("task=[tiny_ocr]", "method=[fullkv,snapkv,random]", "methods.random.seed=[0,1,2]"),
-            *(f"model.pretrained={untrained}", f"budget=[{','.join(map(str, BUDGETS))}]"),
+            *(f"model.pretrained={untrained}", "model.window=8", f"budget=[{','.join(map(str, BUDGETS))}]"),
         )
     )
     rows = [cell.columns() for cell in cells]

@@ -117,4 +117,4 @@ def test_methods_need_only_torch():
                 assert own or module.split(".")[0] in {"torch", *STANDARD}, f"{file.name} imports {module}"
 
 
-STANDARD = {"__future__", "abc", "collections", "dataclasses", "typing", "math"}
+STANDARD = {"__future__", "abc", "collections", "dataclasses", "typing", "math", "pkgutil"}

@@ -1,11 +1,17 @@
 """SparseMM's head scores: what is accepted, how they are summed, and the controls."""
 
+import json
 from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import Tensor
 
+from sparsemm.configs import shipped
+from sparsemm.figures import head_scores
+from sparsemm.heads import HeadScores
+from sparsemm.heads.ablation import MaskVisual
+from sparsemm.heads.overlap import overlap
 from sparsemm.methods import ModelShape, SnapKV, SparseMM
 from tests.methods.cases import visual_scores
 
@@ -105,3 +111,33 @@ def test_bad_scores_are_refused_in_one_line(scores, message):
     with pytest.raises(ValueError, match=message) as error:
         SparseMM(40, scores)
     assert "\n" not in str(error.value)
+
+
+def test_a_path_is_taken_as_its_scores(tmp_path):
+    """Wherever head scores are taken: a file of `HeadScores`, as a text or path, or the released JSON."""
+    file = shipped("results/head_scores/tiny.safetensors")
+    held = HeadScores.load(file)
+    layers, heads = held.scores.shape
+    released = tmp_path / "released.json"
+    table = {
+        f"{layer}-{head}": [held.scores[layer, head]] for layer in range(layers) for head in range(heads)
+    }
+    released.write_text(json.dumps(table))
+    expected = SparseMM(40, held).head_scores
+    for given in (file, str(file), released):
+        assert torch.equal(SparseMM(40, given).head_scores, expected)
+    assert (MaskVisual(0.1, str(file)).heads() == MaskVisual(0.1, held).heads()).all()  # pyright: ignore
+    assert overlap(file, str(released), resamples=2)["common_share"].eq(1).all()
+    assert head_scores(str(file)).axes
+    with pytest.raises(ValueError, match=r"or a file of them: no head scores at none\.safetensors"):
+        SparseMM(40, "none.safetensors")
+    (tmp_path / "broken.safetensors").write_text("scores")
+    with pytest.raises(ValueError, match=r"broken\.safetensors holds no usable head scores"):
+        SparseMM(40, tmp_path / "broken.safetensors")
+
+
+def test_a_seed_that_draws_nothing_is_refused():
+    for control in (None, "flat", "layer_mean"):
+        with pytest.raises(ValueError, match="seed belongs to control='shuffled'"):
+            SparseMM(40, visual_scores(SHAPE), control=control, seed=1)
+    assert SparseMM(40, visual_scores(SHAPE), control="shuffled", seed=1).seed == 1

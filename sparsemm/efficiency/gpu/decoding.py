@@ -85,7 +85,7 @@ def batched(
     method: str,
     report: Callable[[str], None],
 ) -> list[dict[str, Any]]:
-    """Rows of ``decode.csv`` of one method, and for "fullkv" of its two forms, in a batch that may not fit."""
+    """Rows of ``decode.csv`` of one method ("fullkv": in two forms), in a batch that may not fit."""
     backbone = models.of(shape)
     rivals = [Contender(FullKV(), "static", "graph"), Contender(FullKV(), "ragged", "graph")]
     if method != "fullkv":

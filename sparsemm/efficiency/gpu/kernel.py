@@ -1,4 +1,4 @@
-"""The decode kernel on the device: is it right, and how much of the copy bandwidth does it reach?"""
+"""The decode kernel on the device: whether it is right, and what share of the copy bandwidth it reaches."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def check(device: torch.device, sizes: Sizes) -> dict[str, Any]:
             cases += 1
             if not error < most:
                 raise RuntimeError(
-                    f"the kernel is wrong: {name}, lengths {list(lengths)}, group {group}, {appended} appended"
+                    f"the kernel is wrong: {name}, lengths {lengths}, group {group}, {appended} appended"
                     f"{', static' * static}: error {error:.2g}, right is at most {most:g}"
                 )
     return {"cases": cases, **{f"worst_error_{name}": error for name, error in worst.items()}}

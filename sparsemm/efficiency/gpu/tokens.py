@@ -1,4 +1,4 @@
-"""Does the embedded model give on the device the tokens that it gives on the CPU, whatever decodes?"""
+"""Whether the embedded model gives on the device the tokens that it gives on the CPU, whatever decodes."""
 
 from __future__ import annotations
 
