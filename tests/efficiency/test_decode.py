@@ -38,7 +38,7 @@ TEXTS = {
         "prompt",
         "method",
         "cache",
-        "compiled",
+        "decoding",
         "backend",
         "head_scores",
         "dtype",
@@ -145,7 +145,7 @@ def test_the_record_says_by_which_command_on_what_and_with_what(folder):
 
 
 def test_the_commands_line_gives_the_same_configuration():
-    config = configuration(["decode", *CUT, "compile=false", "budgets=[64,0.5]"])
+    config = configuration(["decode", *CUT, "decoding=[eager]", "budgets=[64,0.5]"])
     words = command_of(config).split()
     assert "batch_sizes=[1,2]" in command_of({**config, "batch_sizes": [1, 2]})
     assert words[:3] == ["python", "-m", "sparsemm.efficiency"]
@@ -237,11 +237,15 @@ def test_a_checkpoint_in_a_folder_is_measured(tmp_path):
     assert rows[-1]["head_scores"] == "synthetic"
 
 
-def test_compiled_forms_are_further_contenders():
+def test_kinds_of_decode_steps_are_further_contenders():
+    """Where sizes are fixed, FullKV is held in our cache, too: the same kernel, without eviction."""
     methods = methods_of(["snapkv", "sparsemm"], [40], 32, lambda: torch.rand(2, 4))
-    labels = [rival.label for rival in contenders(methods, compiled=True)]
-    assert labels[:3] == ["fullkv dynamic", "fullkv static", "fullkv static compiled"]
-    assert labels[3:] == ["snapkv 40", "snapkv 40 compiled", "sparsemm 40", "sparsemm 40 compiled"]
+    labels = [rival.label for rival in contenders(methods, ["eager", "graph", "compiled"])]
+    assert labels[:2] == ["fullkv dynamic", "fullkv static"]
+    assert labels[2:4] == ["fullkv static graph", "fullkv static compiled"]
+    assert labels[4:6] == ["fullkv ragged graph", "fullkv ragged compiled"]
+    assert labels[6:9] == ["snapkv 40", "snapkv 40 graph", "snapkv 40 compiled"]
+    assert [rival.label for rival in contenders(methods[:1], ["eager"])] == [*labels[:2], "snapkv 40"]
 
 
 def test_compiled_forms_are_measured(tmp_path):
@@ -251,21 +255,23 @@ def test_compiled_forms_are_measured(tmp_path):
         "shapes=[small]",
         "layers=1",
         "lengths=[96]",
-        "compile=true",
+        "decoding=[eager,graph,compiled]",
         "backend=padded",
         "warm_up=2",
         "methods=[snapkv]",
     )
-    assert [(row["method"], row["cache"], row["compiled"]) for row in rows] == [
-        ("fullkv", "dynamic", False),
-        *(("fullkv", "static", compiled) for compiled in (False, True)),
-        *(("snapkv", "ragged", compiled) for compiled in (False, True)),
+    assert [(row["method"], row["cache"], row["decoding"]) for row in rows] == [
+        ("fullkv", "dynamic", "eager"),
+        *(("fullkv", "static", decoding) for decoding in ("eager", "graph", "compiled")),
+        *(("fullkv", "ragged", decoding) for decoding in ("graph", "compiled")),
+        *(("snapkv", "ragged", decoding) for decoding in ("eager", "graph", "compiled")),
     ]
     assert not any(row["failed"] for row in rows)
     assert all(row["ratio"] > 0 and row["decode_ms"] > 0 for row in rows)
     # A graph for each, which the second round's new cache meets again.
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
-    plain, compiled = rows[3:]
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 3
+    assert all(row["ratio"] <= row["ratio_stock"] for row in rows)  # stock FullKV is one of all FullKV
+    plain, _, compiled = rows[6:]
     assert compiled["realised_budget"] == plain["realised_budget"] == 40
     assert compiled["slack_bytes"] == plain["slack_bytes"]
     assert compiled["decoded_by"] == "padded"
@@ -276,12 +282,12 @@ def test_what_cannot_be_compiled_says_so_and_the_rest_goes_on(tmp_path, monkeypa
         raise RuntimeError("no compiler here\nand more")
 
     monkeypatch.setattr(LlamaForCausalLM, "get_compiled_call", broken)
-    rows, _ = run(tmp_path, "shapes=[small]", "lengths=[96]", "methods=[snapkv]", "compile=true")
+    rows, _ = run(tmp_path, "shapes=[small]", "lengths=[96]", "methods=[snapkv]", "decoding=[eager,compiled]")
     failed = "not compiled: no compiler here"
-    assert [row["failed"] for row in rows] == [None, None, failed, None, failed]
+    assert [row["failed"] for row in rows] == [None, None, failed, failed, None, failed]
     assert all("ratio" in row or row["failed"] for row in rows)
     # Only there: elsewhere it is a mistake of the program.
-    monkeypatch.setattr(decode_bench, "_next", broken)
+    monkeypatch.setattr(decode_bench, "next_token", broken)
     with pytest.raises(RuntimeError, match="no compiler here"):
         run(tmp_path / "other", "shapes=[small]", "lengths=[96]", "methods=[snapkv]")
 
@@ -315,7 +321,8 @@ WRONG = [
     (["new_tokens=5"], "new_tokens must be a multiple of rounds (2), got 5"),
     (["rounds=0"], "rounds must be a positive integer, got 0"),
     (["dtype=float64"], "unknown dtype 'float64'"),
-    (["compile=maybe"], "compile must be true, false or null, got 'maybe'"),
+    (["decoding=eager"], "decoding must be null or a list of eager, graph, compiled, got 'eager'"),
+    (["decoding=[egar]"], "unknown decoding 'egar'; did you mean eager?"),
     (["backend=padd"], "unknown backend 'padd'; did you mean padded?"),
     (["device=nowhere"], "device 'nowhere' cannot be used"),
     (["shapes=[llava_next_vicuna_7b]", "lengths=[500000]"], "reduce layers, lengths or batch_sizes"),

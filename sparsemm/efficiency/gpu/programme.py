@@ -74,11 +74,11 @@ def run(config: Mapping[str, Any], report: Report) -> Measured:
             continue
         report(number, len(steps), step.name)
         _take(step, state, folder, began, lambda text, number=number: report(number, len(steps), text))
-    unfinished = [
+    unfinished = tuple(
         f"{step.name}: {left_out.get(step.name) or state['steps'][step.name]['failed']}"
         for step in steps
         if step.name in left_out or "failed" in state["steps"][step.name]
-    ]
+    )
     return Measured(folder / RECORD, _rows(steps, state, left_out), SHOWN, unfinished)
 
 
