@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PretrainedConfig
 
 from sparsemm.cache.layout import BACKENDS, VARLEN, Backend
+from sparsemm.cache.stock import PretrainedConfig
 from sparsemm.cache.varlen import DTYPES, varlen_function
 
 ATTENTION_NAME = "sparsemm"

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import LogitsProcessorList
 
 from sparsemm.cache.fanout_cache import FanoutCache
 from sparsemm.cache.greedy import GREEDY
 from sparsemm.cache.head_mask import MaskMode
 from sparsemm.cache.question import Questions, QuestionTokens, split
+from sparsemm.cache.stock import LogitsProcessorList, cache_argument
 from sparsemm.methods import KVMethod
 
 
@@ -106,7 +106,7 @@ def fan_out(
     loop = _Loop(cache, max_rows, questions, max_new_tokens)
     model.generate(
         **contexts,
-        past_key_values=loop.cache,
+        **cache_argument(loop.cache),
         custom_generate=loop,
         max_new_tokens=max_new_tokens + (questions.longest if questions else 0),
         **GREEDY,
@@ -200,7 +200,7 @@ class _Loop:
                 input_ids=sequences[:, -1:],
                 attention_mask=mask,
                 position_ids=positions,
-                past_key_values=self.cache,
+                **cache_argument(self.cache),
                 use_cache=True,
                 return_dict=True,
             )

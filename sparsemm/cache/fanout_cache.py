@@ -10,14 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import PretrainedConfig
-from transformers.cache_utils import Cache
 
-from sparsemm.cache.backbone import model_shape, stock_layers, with_held
+from sparsemm.cache.backbone import model_shape, with_held
 from sparsemm.cache.checks import text_config
 from sparsemm.cache.head_mask import HeadMask, MaskMode
 from sparsemm.cache.row_grid import Placement, RowGrid
 from sparsemm.cache.shared_prompt import Shared, SharedPromptLayer
+from sparsemm.cache.stock import Cache, PretrainedConfig, stock_layers
 from sparsemm.methods import KVMethod
 
 

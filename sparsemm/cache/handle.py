@@ -4,9 +4,9 @@ from abc import abstractmethod
 from typing import NoReturn
 
 from torch import Tensor
-from transformers.cache_utils import CacheLayerMixin
 
 from sparsemm.cache.head_mask import HeadMask
+from sparsemm.cache.stock import CacheLayerMixin
 from sparsemm.methods import ModelShape
 
 

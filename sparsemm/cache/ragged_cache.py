@@ -1,28 +1,27 @@
 """The public cache."""
 
 from torch import Tensor
-from transformers import PretrainedConfig
-from transformers.cache_utils import Cache, CacheLayerMixin
 
 from sparsemm.cache import stats
-from sparsemm.cache.backbone import model_shape, static_form, stock_layers, with_held
+from sparsemm.cache.backbone import model_shape, with_held
 from sparsemm.cache.checks import check_backend, check_static, text_config
 from sparsemm.cache.head_mask import HeadMask, MaskMode
 from sparsemm.cache.layer import RaggedLayer
 from sparsemm.cache.layout import Backend
 from sparsemm.cache.question import QuestionTokens
 from sparsemm.cache.settings import Settings
+from sparsemm.cache.stock import Cache, CacheLayerMixin, PretrainedConfig, static_form, stock_layers
 from sparsemm.methods import KVMethod
 
 
 class RaggedCache(Cache):
     """A KV cache that keeps, head by head, only what a method chooses.
 
-    Pass it as ``past_key_values`` to ``forward`` or ``generate`` of a model loaded with
-    ``attn_implementation={"text_config": "sparsemm"}``. The prompt is attended to in full; right after each
-    layer's attention the method picks that layer's entries and the rest is freed before the next layer
-    runs. Generated tokens and later turns are appended and never evicted. Sliding-window layers stay as
-    transformers makes them.
+    Pass it as ``past_key_values`` (``cache`` from transformers 5.24 on) to ``forward`` or ``generate`` of a
+    model loaded with ``attn_implementation={"text_config": "sparsemm"}``. The prompt is attended to in full;
+    right after each layer's attention the method picks that layer's entries and the rest is freed before the
+    next layer runs. Generated tokens and later turns are appended and never evicted. Sliding-window layers
+    stay as transformers makes them.
 
     Parameters
     ----------

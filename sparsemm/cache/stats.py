@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache
 
 from sparsemm.cache.layer import RaggedLayer
+from sparsemm.cache.stock import Cache
 
 
 @dataclass(frozen=True, eq=False)

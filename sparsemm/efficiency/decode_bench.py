@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sparsemm.cache import RaggedCache
+from sparsemm.cache.stock import cache_argument
 from sparsemm.efficiency.backbone import Backbone
 from sparsemm.efficiency.clocks import Clock, Peak, copy_bandwidth, only_new_objects_collected
 from sparsemm.efficiency.contenders import Contender, Held, fill, held
@@ -172,12 +173,12 @@ class Bench:
         self.backbone.attend_with(rival.attention)
         peak = Peak(self.backbone.device)
         cache = rival.new_cache(self.backbone, plan.prompt_tokens, plan.warm_up + plan.steps, plan.backend)
-        spans = self._compressions(cache)
+        given, spans = cache_argument(cache), self._compressions(cache)
         peak.begin()
         clock.wait()
         start = clock.mark()
         if self.drawn is None:
-            token = _next(model(input_ids=self.ids, past_key_values=cache, use_cache=True, logits_to_keep=1))
+            token = _next(model(input_ids=self.ids, **given, use_cache=True, logits_to_keep=1))
         else:
             fill(cache, *self.drawn)
             token = self.ids
@@ -193,11 +194,11 @@ class Bench:
         peak.begin()
         call = model.get_compiled_call(None) if rival.compiled else model
         for _ in range(plan.warm_up):
-            token = _next(call(input_ids=token, past_key_values=cache, use_cache=True))
+            token = _next(call(input_ids=token, **given, use_cache=True))
         clock.wait()
         marks = [clock.mark()]
         for _ in range(plan.steps):
-            token = _next(call(input_ids=token, past_key_values=cache, use_cache=True))
+            token = _next(call(input_ids=token, **given, use_cache=True))
             marks.append(clock.mark())
         clock.wait()
         found.steps.append([clock.seconds(*pair) for pair in pairwise(marks)])

@@ -18,6 +18,7 @@ from sparsemm.cache.checks import check_backend
 from sparsemm.cache.greedy import GREEDY
 from sparsemm.cache.layer import RaggedLayer
 from sparsemm.cache.layout import Backend
+from sparsemm.cache.stock import cache_argument
 from sparsemm.configs import InputError
 from sparsemm.documents import make_page
 from sparsemm.evaluation.methods import build_method
@@ -180,7 +181,7 @@ class Patient:
         """New tokens, and the logits of every step, [steps, vocabulary] float32."""
         output = self.model.generate(
             **self.inputs,
-            past_key_values=cache,
+            **cache_argument(cache),
             max_new_tokens=self.max_new_tokens,
             return_dict_in_generate=True,
             output_logits=True,
