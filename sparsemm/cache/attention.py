@@ -5,9 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsemm.cache.checks import ATTENTION_NAME, check_attention_arguments
+from sparsemm.cache.checks import check_attention_arguments
 from sparsemm.cache.handle import KVHandle
 from sparsemm.cache.stock import register_attention, sdpa_attention_forward
+from sparsemm.cache.suitable import ATTENTION_NAME
 
 
 def sparsemm_attention(

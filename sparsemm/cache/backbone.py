@@ -44,4 +44,6 @@ def model_shape(config: PretrainedConfig, compressible: int | None = None) -> Mo
         head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // heads
     except RuntimeError as error:  # a configuration with a size for each layer refuses to name one for all
         raise ValueError(f"{config.model_type}: layers of different sizes are not supported") from error
+    except AttributeError as error:
+        raise ValueError(f"{config.model_type} has no attention heads to compress") from error
     return ModelShape(compressible, heads, kv_heads, head_dim)

@@ -101,6 +101,8 @@ def fan_out(
         head_mask=head_mask,
         head_mask_mode=head_mask_mode,
         asked=question_tokens is not None,
+        prompt_length=inputs["input_ids"].shape[1],
+        max_new_tokens=max_new_tokens,
     )
     contexts, questions = (inputs, None) if question_tokens is None else split(inputs, question_tokens)
     loop = _Loop(cache, max_rows, questions, max_new_tokens)

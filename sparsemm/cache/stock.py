@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_MAPPING,
     AttentionInterface,
     AttentionMaskInterface,
     DynamicCache,
@@ -33,6 +35,7 @@ __all__ = [
     "LogitsProcessorList",
     "PretrainedConfig",
     "cache_argument",
+    "can_exchange_attention",
     "is_compressible",
     "register_attention",
     "sdpa_attention_forward",
@@ -58,9 +61,23 @@ def register_attention(name: str, attention: Callable[..., Any]) -> None:
     AttentionMaskInterface.register(name, sdpa_mask)
 
 
+def can_exchange_attention(config: PretrainedConfig) -> bool:
+    """Say whether a text config's model asks transformers' registry for its attention; True if unknown."""
+    for models in (MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING):
+        if type(config) in models:
+            model = models[type(config)]
+            return (model[0] if isinstance(model, tuple) else model)._can_set_attn_implementation()
+    return True
+
+
 def stock_layers(config: PretrainedConfig) -> list[CacheLayerMixin]:
-    """Return new cache layers as transformers makes them for a text config."""
-    return cast(list[CacheLayerMixin], DynamicCache(config=config).layers)
+    """Return new cache layers as transformers makes them for a text config; ValueError where it cannot."""
+    try:
+        return cast(list[CacheLayerMixin], DynamicCache(config=config).layers)
+    except (AttributeError, KeyError) as error:
+        raise ValueError(
+            f"{config.model_type}: transformers makes no cache layers for it ({error})"
+        ) from error
 
 
 def is_compressible(layer: CacheLayerMixin) -> bool:

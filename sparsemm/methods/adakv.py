@@ -64,7 +64,7 @@ class AdaKV(KVMethod):
         budgets = torch.minimum(wanted, lengths).to(device)
         contest = mask_padding(scores, lengths)
         if self.normalize:
-            contest = contest * self._concentration(contest, budgets)
+            contest = mask_padding(scores * self._concentration(contest, budgets), lengths)
         counts = top_counts(contest, heads * budgets)
         if self.rounding == "released":
             sure = (self.floor * budgets.double()).long()[:, None]
