@@ -1,4 +1,4 @@
-"""The rules that every method keeps, tried on one: for a method of one's own, in its tests or by the doctor."""
+"""The rules that every method keeps, tried on one: a method of one's own, in its tests or by the doctor."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHAPE = ModelShape(num_hidden_layers=3, num_attention_heads=6, num_key_value_hea
 
 
 def check_method(method: KVMethod, shape: ModelShape = SHAPE) -> None:
-    """Try the rules of every method on drawn prompts: of one row, left-padded, short, and as long as a budget.
+    """Try the rules of every method on drawn prompts: alone, left-padded in a batch, and short.
 
     Parameters
     ----------
