@@ -70,11 +70,9 @@ def _check_rereading(text: PretrainedConfig, prompt_length: int | None, max_new_
     rope = getattr(text, "rope_parameters", None) or {}
     if text.max_position_embeddings <= limit and rope.get("rope_type") != "longrope":
         return  # its texts end there
-    if prompt_length is not None and (
-        prompt_length > limit or (max_new_tokens is not None and prompt_length + max_new_tokens <= limit)
-    ):
+    if prompt_length and max_new_tokens and prompt_length + max_new_tokens <= limit:
         return
     raise ValueError(
         f"{text.model_type} drops the cache when a text outgrows {limit} tokens, and goes on with one of its "
-        f"own: give a prompt_length above that, or a prompt_length and max_new_tokens that stay within it"
+        "own: give a prompt_length and max_new_tokens that stay within that"
     )

@@ -40,13 +40,16 @@ def test_the_same_entries_are_kept(name: str, half: torch.dtype) -> None:
     assert torch.equal(many[0], expected)
 
 
-@halves
 @pytest.mark.usefixtures("autocast")
-@pytest.mark.parametrize("name", ["fullkv", "snapkv", "adakv", "sparsemm"])
+@pytest.mark.parametrize("name", ["fullkv", "adakv"])
 @pytest.mark.parametrize(
     "backend", ["grouped", "loop", "padded", pytest.param("triton", marks=in_the_interpreter)]
 )
-@pytest.mark.parametrize("family", ["llama", "qwen3_vl"])  # whose keys are normed, and float32 under autocast
+@pytest.mark.parametrize(
+    ("family", "half"),
+    [("llama", torch.bfloat16), ("qwen3_vl", torch.float16)],  # Qwen3-VL norms its keys, in float32
+    ids=str,
+)
 def test_every_backend_answers(family: str, backend: Any, name: str, half: torch.dtype) -> None:
     """The logits are those of float32, as nearly as half precision has them."""
     model, _ = build(family)
