@@ -40,6 +40,7 @@ LONG: dict[str, Any] = TEXT | {
     **{"original_max_position_embeddings": LIMIT, "max_position_embeddings": 4 * LIMIT},
     **{"rope_parameters": ROPE, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": None},
 }
+MOE: dict[str, Any] = LONG | {"rope_parameters": ROPE | {"short_mscale": 1.0, "long_mscale": 1.0}}
 PROMPT = {"input_ids": torch.arange(6, 34)[None], "attention_mask": torch.ones(1, 28, dtype=torch.long)}
 EVICTING = pytest.mark.parametrize("method", [FullKV(), METHOD], ids=lambda method: method.name)
 
@@ -62,9 +63,7 @@ def mllama() -> MllamaConfig:
     [
         (lambda: Phi3Config(**LONG), "phi3 drops the cache when a text outgrows 32 tokens"),
         (
-            lambda: PhimoeConfig(
-                **LONG | {"rope_parameters": ROPE | {"short_mscale": 1.0, "long_mscale": 1.0}}
-            ),
+            lambda: PhimoeConfig(**MOE),
             "phimoe drops the cache when a text outgrows 32 tokens",
         ),
         (mllama, "cross-attention layers among the text model's"),
@@ -138,7 +137,8 @@ def test_a_text_may_grow_up_to_the_length_at_which_a_cache_is_dropped() -> None:
 def test_a_cache_of_another_depth_is_refused(method: KVMethod, static: bool) -> None:
     model = llama()
     for layers, message in ((1, "more than the 1 layers"), (4, "2 of the 4 full-attention layers")):
-        config = with_attention(LlamaConfig(**TEXT | {"num_hidden_layers": layers}))
+        sizes: dict[str, Any] = TEXT | {"num_hidden_layers": layers}
+        config = with_attention(LlamaConfig(**sizes))
         cache = RaggedCache(config, method, static=static, max_new_tokens=8)
         with pytest.raises(ValueError, match=message):
             generate(model, PROMPT, cache)
