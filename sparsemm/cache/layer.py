@@ -320,7 +320,7 @@ class RaggedLayer(HeldLayer):
                 f"this RaggedCache holds {self._rows} rows and was given {rows}: for a new prompt call "
                 "cache.reset() or make a new cache"
             )
-        if self.prompt_tokens is not None:
+        if self.storage is not None or self.prompt_tokens is not None:  # compiled steps know the first alone
             self.settings.check_depth()
         if self.storage is not None and tokens == 1:
             return  # a compiled step asks nothing that differs between prompts, nor waits for the device
