@@ -67,6 +67,16 @@ def test_lower_rooms_need_little(room: str, more: set[str]) -> None:
             assert top in allowed | kernels or top in sys.stdlib_module_names, f"{path}: {name}"
 
 
+def test_the_engine_touches_transformers_in_one_file() -> None:
+    users = {
+        path.name
+        for path in files("cache")
+        for name in imports(path, nested=True)
+        if name.split(".")[0] == "transformers"
+    }
+    assert users == {"stock.py"}
+
+
 def test_hydra_appears_only_in_the_command_line() -> None:
     users = {
         path.relative_to(ROOT).as_posix()

@@ -55,7 +55,7 @@ def cache_bytes(
     shape, dtype
         Of the model; keys and values are `head_dim` long.
     windows
-        Of each sliding-window layer, in tokens (`sparsemm.cache.backbone.sliding_windows`).
+        Of each sliding-window layer, in tokens (`sparsemm.cache.stock.sliding_windows`).
     """
     layers, rows, heads = kept.shape
     entry = 2 * shape.head_dim

@@ -4,12 +4,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
-from sparsemm.cache.checks import ATTENTION_NAME, check_attention_arguments
+from sparsemm.cache.checks import check_attention_arguments
 from sparsemm.cache.handle import KVHandle
+from sparsemm.cache.stock import register_attention, sdpa_attention_forward
+from sparsemm.cache.suitable import ATTENTION_NAME
 
 
 def sparsemm_attention(
@@ -78,6 +77,4 @@ def sparsemm_attention(
 
 def register() -> None:
     """Make the attention and its mask known to transformers under "sparsemm"; again changes nothing."""
-    AttentionInterface.register(ATTENTION_NAME, sparsemm_attention)
-    # Without a mask function of the same name transformers silently passes no mask at all.
-    AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)
+    register_attention(ATTENTION_NAME, sparsemm_attention)

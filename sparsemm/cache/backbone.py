@@ -1,42 +1,10 @@
 """A text model as the caches see it: its sizes, and which of its layers can be held otherwise."""
 
 from collections.abc import Callable
-from typing import cast
-
-from transformers import DynamicCache, PretrainedConfig
-from transformers.cache_utils import (
-    CacheLayerMixin,
-    DynamicLayer,
-    DynamicSlidingWindowLayer,
-    StaticSlidingWindowLayer,
-)
 
 from sparsemm.cache.handle import HeldLayer
+from sparsemm.cache.stock import CacheLayerMixin, PretrainedConfig, is_compressible, stock_layers
 from sparsemm.methods import ModelShape
-
-
-def stock_layers(config: PretrainedConfig) -> list[CacheLayerMixin]:
-    """Return new cache layers as transformers makes them for a text config."""
-    return cast(list[CacheLayerMixin], DynamicCache(config=config).layers)
-
-
-def is_compressible(layer: CacheLayerMixin) -> bool:
-    """Say whether a stock cache layer holds full attention and nothing else."""
-    return type(layer) is DynamicLayer
-
-
-def static_form(layer: CacheLayerMixin) -> CacheLayerMixin:
-    """The stock layer that holds a sliding window in tensors of one size; another layer as it is."""
-    if type(layer) is DynamicSlidingWindowLayer:
-        return StaticSlidingWindowLayer(layer.sliding_window, layer.sliding_window)
-    return layer
-
-
-def sliding_windows(config: PretrainedConfig) -> list[int]:
-    """Window of each sliding layer of a text config, in tokens, in order."""
-    return [
-        layer.sliding_window for layer in stock_layers(config) if isinstance(layer, DynamicSlidingWindowLayer)
-    ]
 
 
 def with_held(layers: list[CacheLayerMixin], make: Callable[[int], HeldLayer]) -> list[CacheLayerMixin]:
@@ -76,4 +44,6 @@ def model_shape(config: PretrainedConfig, compressible: int | None = None) -> Mo
         head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // heads
     except RuntimeError as error:  # a configuration with a size for each layer refuses to name one for all
         raise ValueError(f"{config.model_type}: layers of different sizes are not supported") from error
+    except AttributeError as error:
+        raise ValueError(f"{config.model_type} has no attention heads to compress") from error
     return ModelShape(compressible, heads, kv_heads, head_dim)

@@ -1,45 +1,13 @@
-"""What the ragged cache cannot do, said in one line instead of a wrong answer."""
+"""Options and inputs that the ragged cache cannot serve, said in one line instead of a wrong answer."""
 
 import os
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PretrainedConfig
 
 from sparsemm.cache.layout import BACKENDS, VARLEN, Backend
 from sparsemm.cache.varlen import DTYPES, varlen_function
-
-ATTENTION_NAME = "sparsemm"
-
-
-def text_config(config: PretrainedConfig) -> PretrainedConfig:
-    """Return the text decoder's config of any model config, after checking that its attention can be served.
-
-    Raises
-    ------
-    ValueError
-        When the attention implementation is not "sparsemm", or the model caps its attention logits or
-        shares K/V between layers.
-    """
-    if getattr(config, "is_encoder_decoder", False):
-        raise ValueError(f"{config.model_type}: encoder-decoder models are not supported")
-    text = config.get_text_config(decoder=True)
-    found = text._attn_implementation
-    if found != ATTENTION_NAME:
-        wanted = ATTENTION_NAME if text is config else {"text_config": ATTENTION_NAME}
-        raise ValueError(
-            f"the text model's attention is {found!r}: load the model with attn_implementation={wanted!r} "
-            "or call model.set_attn_implementation with that"
-        )
-    if getattr(text, "attn_logit_softcapping", None) is not None:
-        raise ValueError(
-            f"{text.model_type}: capped attention logits (attn_logit_softcapping) are not supported"
-        )
-    shared = getattr(text, "kv_sharing_modes", None) or []
-    if getattr(text, "num_kv_shared_layers", None) or any(mode == "reuse" for mode in shared):
-        raise ValueError(f"{text.model_type}: K/V shared between layers is not supported")
-    return text
 
 
 def triton_interpreted() -> bool:

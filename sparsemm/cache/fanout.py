@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import LogitsProcessorList
 
 from sparsemm.cache.fanout_cache import FanoutCache
 from sparsemm.cache.greedy import GREEDY
 from sparsemm.cache.head_mask import MaskMode
 from sparsemm.cache.question import Questions, QuestionTokens, split
+from sparsemm.cache.stock import LogitsProcessorList, cache_argument
 from sparsemm.methods import KVMethod
 
 
@@ -101,12 +101,14 @@ def fan_out(
         head_mask=head_mask,
         head_mask_mode=head_mask_mode,
         asked=question_tokens is not None,
+        prompt_length=inputs["input_ids"].shape[1],
+        max_new_tokens=max_new_tokens,
     )
     contexts, questions = (inputs, None) if question_tokens is None else split(inputs, question_tokens)
     loop = _Loop(cache, max_rows, questions, max_new_tokens)
     model.generate(
         **contexts,
-        past_key_values=loop.cache,
+        **cache_argument(loop.cache),
         custom_generate=loop,
         max_new_tokens=max_new_tokens + (questions.longest if questions else 0),
         **GREEDY,
@@ -200,7 +202,7 @@ class _Loop:
                 input_ids=sequences[:, -1:],
                 attention_mask=mask,
                 position_ids=positions,
-                past_key_values=self.cache,
+                **cache_argument(self.cache),
                 use_cache=True,
                 return_dict=True,
             )

@@ -10,14 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import PretrainedConfig
-from transformers.cache_utils import Cache
 
-from sparsemm.cache.backbone import model_shape, stock_layers, with_held
-from sparsemm.cache.checks import text_config
+from sparsemm.cache.backbone import model_shape, with_held
 from sparsemm.cache.head_mask import HeadMask, MaskMode
 from sparsemm.cache.row_grid import Placement, RowGrid
 from sparsemm.cache.shared_prompt import Shared, SharedPromptLayer
+from sparsemm.cache.stock import Cache, PretrainedConfig, stock_layers
+from sparsemm.cache.suitable import text_config
 from sparsemm.methods import KVMethod
 
 
@@ -36,6 +35,8 @@ class FanoutCache(Cache):
         As in `RaggedCache`; they hold for all methods, since they change the prompt.
     asked
         A question follows the prompt, which is not to be seen by it.
+    prompt_length, max_new_tokens
+        Tokens that will come, padding included, if they are known: some models are served up to a length.
 
     Raises
     ------
@@ -52,8 +53,10 @@ class FanoutCache(Cache):
         head_mask: Tensor | None = None,
         head_mask_mode: MaskMode = "remove",
         asked: bool = False,
+        prompt_length: int | None = None,
+        max_new_tokens: int | None = None,
     ) -> None:
-        text = text_config(config)
+        text = text_config(config, prompt_length, max_new_tokens)
         shape = model_shape(text)
         self.shared = Shared(methods, shape, HeadMask.checked(head_mask, head_mask_mode, shape), asked)
         layers = with_held(stock_layers(text), lambda index: SharedPromptLayer(index, self.shared))

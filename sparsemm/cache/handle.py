@@ -1,12 +1,12 @@
 """How the registered attention finds the cache layer: a handle in the place of K and V."""
 
 from abc import abstractmethod
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from torch import Tensor
-from transformers.cache_utils import CacheLayerMixin
 
 from sparsemm.cache.head_mask import HeadMask
+from sparsemm.cache.stock import CacheLayerMixin
 from sparsemm.methods import ModelShape
 
 
@@ -40,6 +40,13 @@ class HeldLayer(CacheLayerMixin):
         """Attention of new queries over what the layer holds, shape [B, q, heads, head_dim]."""
 
 
+STRANGER = (
+    "a sparsemm cache gave its K/V handle to another attention: load the model with "
+    'attn_implementation={"text_config": "sparsemm"}; if that was done, the model does something of its own '
+    "with cached K and V, and cannot be compressed"
+)
+
+
 class KVHandle:
     """What a held layer's ``update`` returns for K and V: the attention function's way to the layer."""
 
@@ -49,10 +56,12 @@ class KVHandle:
         self.layer = layer
 
     def __getattr__(self, name: str) -> NoReturn:
-        raise AttributeError(
-            f"a sparsemm cache gave its K/V handle to an attention that wants its .{name}: load the model "
-            'with attn_implementation={"text_config": "sparsemm"}'
-        )
+        raise AttributeError(f"{STRANGER} (it wants its .{name})")
+
+    @classmethod
+    def __torch_function__(cls, function: Any, *arguments: Any) -> NoReturn:
+        """Be refused by every function of torch, in words."""
+        raise TypeError(STRANGER)
 
 
 def check_heads(key: Tensor, shape: ModelShape) -> None:
@@ -66,5 +75,6 @@ def check_heads(key: Tensor, shape: ModelShape) -> None:
     if key.shape[1] != shape.num_key_value_heads:
         raise ValueError(
             f"a full-attention layer has {key.shape[1]} KV heads, the configuration says "
-            f"{shape.num_key_value_heads}: layers of different sizes are not supported"
+            f"{shape.num_key_value_heads}: layers of different sizes, and K and V cached in another form, "
+            "are not supported"
         )

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from sparsemm.cache.checks import check_backend_input
 from sparsemm.cache.decode import ragged_attention
+from sparsemm.cache.gradient import WithoutGradient
 from sparsemm.cache.handle import HeldLayer, KVHandle, check_heads
 from sparsemm.cache.question import Context, attend_to_kept
-from sparsemm.cache.settings import Settings
+from sparsemm.cache.settings import READ_ANEW, Settings
 from sparsemm.cache.storage import FlatStorage
 from sparsemm.cache.turns import static_turn
 from sparsemm.methods import kept_and_counts
@@ -45,7 +46,7 @@ class RaggedLayer(HeldLayer):
         This layer's query heads that are switched off; None for none.
     """
 
-    is_croppable = True
+    is_croppable = False  # not whatever comes, as assisted decoding wants it: the prompt stays as it is
 
     def __init__(self, index: int, settings: Settings) -> None:
         super().__init__()
@@ -118,7 +119,11 @@ class RaggedLayer(HeldLayer):
             seen = self.prompt_tokens + storage.appended + tokens
             visible = self.settings.masks.turn(mask, self._rows, seen, self.prompt_tokens)
         self._new = None
-        return ragged_attention(query, storage, scaling, visible, new)
+        if not query.requires_grad:
+            return ragged_attention(query, storage, scaling, visible, new)
+        with torch.no_grad():
+            output = ragged_attention(query, storage, scaling, visible, new)
+        return WithoutGradient.apply(query, output)  # pyright: ignore[reportReturnType]
 
     def observe(self, query: Tensor, mask: Tensor | None, scaling: float) -> tuple[Tensor, Tensor] | None:
         """After full attention: compress, if the prompt is complete now.
@@ -156,7 +161,7 @@ class RaggedLayer(HeldLayer):
         assert values is not None
         seen = self._held()
         valid, lengths = settings.masks.prompt(mask, self._rows, seen)
-        self.prompt_tokens = seen
+        self._complete(seen)
         self.valid = lengths
         whole = valid
         context: Context | None = None
@@ -309,7 +314,7 @@ class RaggedLayer(HeldLayer):
     def reset(self) -> None:
         """Be as new."""
         self.__init__(self.index, self.settings)
-        self.settings.masks.clear()
+        self.settings.begin()
 
     def _check_update(self, rows: int, tokens: int) -> None:
         if rows != self._rows:
@@ -317,18 +322,14 @@ class RaggedLayer(HeldLayer):
                 f"this RaggedCache holds {self._rows} rows and was given {rows}: for a new prompt call "
                 "cache.reset() or make a new cache"
             )
+        if self.storage is not None or self.prompt_tokens is not None:  # compiled steps know the first alone
+            self.settings.check_depth()
         if self.storage is not None and tokens == 1:
             return  # a compiled step asks nothing that differs between prompts, nor waits for the device
         declared = self.settings.prompt_length
         if self.prompt_tokens is not None:
-            if tokens == 1 or not self.settings.method.evicts or self._cropped:
-                return
-            if int(self.get_seq_length()) == self.prompt_tokens:
-                raise ValueError(
-                    f"{tokens} more tokens after the prompt was compressed, before any was generated: for a "
-                    "new prompt call cache.reset() or make a new cache; for a prompt in chunks give "
-                    "prompt_length"
-                )
+            if tokens > 1:
+                self._check_turn(tokens)
         elif declared is None and self._held():
             raise RuntimeError(
                 'the attention of the prompt did not run through "sparsemm", so nothing could be compressed: '
@@ -336,3 +337,28 @@ class RaggedLayer(HeldLayer):
             )
         elif declared is not None and self._held() + tokens > declared:
             raise ValueError(f"the prompt has {self._held() + tokens} tokens, prompt_length says {declared}")
+
+    def _check_turn(self, tokens: int) -> None:
+        """Refuse several tokens behind the prompt that are no turn of their own."""
+        progress, seen = self.settings.progress, int(self.get_seq_length())
+        if progress.begun_at == seen:
+            return  # the first that a new call of generate gives
+        if progress.begun_at is not None and tokens == seen + 1:
+            raise ValueError(READ_ANEW)
+        if self.settings.method.evicts and not self._cropped and seen == self.prompt_tokens:
+            raise ValueError(
+                f"{tokens} more tokens after the prompt was compressed, before any was generated: for a new "
+                "prompt call cache.reset() or make a new cache; for a prompt in chunks give prompt_length; "
+                "for a question after compression give question_tokens, or ask it through generate"
+            )
+
+    def _complete(self, seen: int) -> None:
+        """Note that the prompt is complete; ValueError where layers before this one saw another."""
+        progress = self.settings.progress
+        progress.complete += 1
+        if progress.prompt_tokens not in (None, seen):
+            raise ValueError(
+                f"one layer attends to {seen} tokens, another to {progress.prompt_tokens}: layers that "
+                "attend to something else than the text (cross-attention) are not supported"
+            )
+        self.prompt_tokens = progress.prompt_tokens = seen

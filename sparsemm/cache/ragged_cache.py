@@ -1,28 +1,30 @@
 """The public cache."""
 
+from typing import Any
+
 from torch import Tensor
-from transformers import PretrainedConfig
-from transformers.cache_utils import Cache, CacheLayerMixin
 
 from sparsemm.cache import stats
-from sparsemm.cache.backbone import model_shape, static_form, stock_layers, with_held
-from sparsemm.cache.checks import check_backend, check_static, text_config
+from sparsemm.cache.backbone import model_shape, with_held
+from sparsemm.cache.checks import check_backend, check_static
 from sparsemm.cache.head_mask import HeadMask, MaskMode
 from sparsemm.cache.layer import RaggedLayer
 from sparsemm.cache.layout import Backend
 from sparsemm.cache.question import QuestionTokens
 from sparsemm.cache.settings import Settings
+from sparsemm.cache.stock import Cache, CacheLayerMixin, PretrainedConfig, static_form, stock_layers
+from sparsemm.cache.suitable import text_config
 from sparsemm.methods import KVMethod
 
 
 class RaggedCache(Cache):
     """A KV cache that keeps, head by head, only what a method chooses.
 
-    Pass it as ``past_key_values`` to ``forward`` or ``generate`` of a model loaded with
-    ``attn_implementation={"text_config": "sparsemm"}``. The prompt is attended to in full; right after each
-    layer's attention the method picks that layer's entries and the rest is freed before the next layer
-    runs. Generated tokens and later turns are appended and never evicted. Sliding-window layers stay as
-    transformers makes them.
+    Pass it as ``past_key_values`` (``cache`` from transformers 5.24 on) to ``forward`` or ``generate`` of a
+    model loaded with ``attn_implementation={"text_config": "sparsemm"}``. The prompt is attended to in full;
+    right after each layer's attention the method picks that layer's entries and the rest is freed before the
+    next layer runs. Generated tokens and later turns are appended and never evicted. Sliding-window layers
+    stay as transformers makes them.
 
     Parameters
     ----------
@@ -81,7 +83,7 @@ class RaggedCache(Cache):
         backend: Backend | None = None,
         static: bool = False,
     ) -> None:
-        self._config = text_config(config)
+        self._config = text_config(config, prompt_length, max_new_tokens)
         shape = model_shape(self._config)
         if backend is not None:
             check_backend(backend)
@@ -122,8 +124,49 @@ class RaggedCache(Cache):
     def reset(self) -> None:
         """Forget everything: the next forward begins a new prompt."""
         # Stock layers are made anew: before transformers 5.18 their own reset keeps zeroed entries.
-        self.settings.masks.clear()
+        self.settings.begin()
         self.layers = [*self._new_layers()]
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Any, Any]:
+        """Pass K and V on to a layer; see `RaggedLayer.update`.
+
+        Raises
+        ------
+        ValueError
+            For a layer that the config does not have; and as the layer.
+        """
+        if layer_idx >= len(self.layers):
+            raise ValueError(
+                f"the model has more than the {len(self.layers)} layers of this cache's config: make the "
+                "cache from model.config"
+            )
+        return super().update(key_states, value_states, layer_idx, *args, **kwargs)
+
+    def activate_past_recording(self) -> None:
+        """Refuse assisted decoding, which calls this before it reads the prompt.
+
+        Raises
+        ------
+        ValueError
+            Always.
+        """
+        raise ValueError(
+            "assisted decoding is not supported (an assistant_model, prompt_lookup_num_tokens): it reads the "
+            "prompt together with drafted tokens, which would be compressed as if they belonged to it"
+        )
+
+    @property
+    def _is_user_defined(self) -> bool:
+        """What ``generate`` sets on the cache that it is given, before it reads anything."""
+        return self.settings.progress.begun_at is not None
+
+    @_is_user_defined.setter
+    def _is_user_defined(self, value: bool) -> None:
+        # So a turn can be told from the chunks of a prompt: no decode step lies between them where the
+        # answer was a single token.
+        self.settings.progress.begun_at = int(self.compressible_layers[0].get_seq_length()) if value else None
 
     def _new_layers(self) -> list[CacheLayerMixin]:
         stock = stock_layers(self._config)

@@ -14,6 +14,10 @@ NOT_REACHED = (
     "the attention mask does not reach the newest tokens: for a new prompt call cache.reset() or make a new "
     "cache; for another turn the mask must cover the earlier ones"
 )
+READ_ANEW = (
+    "the whole text came again with one token more, as generate gives it with use_cache=False: leave that "
+    "out, or give no cache"
+)
 
 
 @dataclass
@@ -29,6 +33,39 @@ class Settings:
     backend: Backend
     static: bool
     masks: "MaskReader" = field(default_factory=lambda: MaskReader())
+    progress: "Progress" = field(default_factory=lambda: Progress())
+
+    def check_depth(self) -> None:
+        """Raise ValueError where a prompt is complete and did not come by all layers."""
+        wanted, found = self.shape.num_hidden_layers, self.progress.complete
+        if found < wanted:
+            raise ValueError(
+                f"the model has {found} of the {wanted} full-attention layers of this cache's config: make "
+                "the cache from model.config"
+            )
+
+    def begin(self) -> None:
+        """Forget what belongs to one prompt: the next forward begins another."""
+        self.masks, self.progress = MaskReader(), Progress()
+
+
+@dataclass
+class Progress:
+    """How far the layers of a cache are with a prompt, and ``generate`` with its tokens.
+
+    Attributes
+    ----------
+    complete
+        Layers whose prompt is complete.
+    prompt_tokens
+        Tokens of the prompt, padding included, as the first of them saw it; None before.
+    begun_at
+        Tokens that the cache had seen when ``generate`` was last called with it; None: it never was.
+    """
+
+    complete: int = 0
+    prompt_tokens: int | None = None
+    begun_at: int | None = None
 
 
 class MaskReader:
@@ -131,10 +168,6 @@ class MaskReader:
             self._turn = None if bool(visible.all()) else visible
             self._turn_mask, self._turn_seen = mask, seen
         return self._turn
-
-    def clear(self) -> None:
-        """Forget the masks."""
-        self.__init__()
 
 
 def checked_mask(mask: Tensor, batch: int, seen: int) -> Tensor:

@@ -147,6 +147,11 @@ class SharedPromptLayer(HeldLayer):
         """Attention of each row's newest token, [R, heads, 1, head_dim] -> [R, 1, heads, head_dim]."""
         placement = self.shared.placement
         assert placement is not None
+        with torch.autocast(query.device.type, enabled=False):
+            return self._attend(query, scaling, placement)
+
+    def _attend(self, query: Tensor, scaling: float, placement: Placement) -> Tensor:
+        """As `attend`, in float32 whatever is around it."""
         kv_heads = self._hidden.shape[1]
         rows = (query.squeeze(2).float() * scaling).unflatten(1, (kv_heads, -1))
         prompt, mass = prompt_attention(placement.to_grid(rows), *self._shown, self._hidden)

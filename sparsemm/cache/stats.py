@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache
 
 from sparsemm.cache.layer import RaggedLayer
+from sparsemm.cache.stock import Cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +56,12 @@ def collect(cache: Cache, layers: Sequence[RaggedLayer]) -> CacheStats:
     ------
     RuntimeError
         When no complete prompt went through the registered attention, so that there is nothing to report.
+    ValueError
+        When the model has fewer layers than the cache.
     """
     if any(layer.prompt_tokens is None for layer in layers):
+        if layers[0].prompt_tokens is not None and not layers[-1].is_initialized:
+            layers[0].settings.check_depth()
         seen = max(layer.get_seq_length() for layer in layers)
         declared = layers[0].settings.prompt_length
         reason = f"{seen} tokens seen"

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from sparsemm.cache import RaggedCache, fan_out
 from sparsemm.cache.greedy import GREEDY, until_end
+from sparsemm.cache.stock import cache_argument
 from sparsemm.methods import KVMethod
 from sparsemm.models.loading import ATTENTION
 
@@ -73,7 +74,7 @@ def _generated(model: Any, batches: Sequence[Any], max_new_tokens: int, make_cac
     for inputs in batches:
         sequences = model.generate(
             **inputs,
-            past_key_values=make_cache(),
+            **cache_argument(make_cache()),
             max_new_tokens=max_new_tokens,
             **GREEDY,
         )

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sparsemm.cache import RaggedCache
+from sparsemm.cache.stock import cache_argument
 from sparsemm.efficiency.backbone import Backbone
 from sparsemm.efficiency.clocks import Clock, Peak, copy_bandwidth, only_new_objects_collected
 from sparsemm.efficiency.contenders import Contender, Held, fill, held
@@ -179,14 +180,12 @@ class Bench:
         self.backbone.attend_with(rival.attention)
         peak = Peak(self.backbone.device)
         cache = rival.new_cache(self.backbone, plan.prompt_tokens, plan.warm_up + plan.steps, plan.backend)
-        spans = self._compressions(cache)
+        given, spans = cache_argument(cache), self._compressions(cache)
         peak.begin()
         clock.wait()
         start = clock.mark()
         if self.drawn is None:
-            token = next_token(
-                model(input_ids=self.ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            )
+            token = next_token(model(input_ids=self.ids, **given, use_cache=True, logits_to_keep=1))
         else:
             fill(cache, *self.drawn)
             token = self.ids

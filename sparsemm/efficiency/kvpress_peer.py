@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import json
 import sys
 import time
@@ -16,6 +17,11 @@ from typing import Any
 
 import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
+
+# As `sparsemm.cache.stock` has it, which the other environment lacks.
+CACHE_ARGUMENT = (
+    "cache" if "cache" in inspect.signature(LlamaForCausalLM.forward).parameters else "past_key_values"
+)
 
 
 def model_of(task: dict[str, Any]) -> Any:
@@ -118,7 +124,7 @@ def measure(task: dict[str, Any], engine: Any, model: Any, name: str) -> dict[st
     wait()
     start = time.perf_counter()
     with reading:
-        output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        output = model(input_ids=ids, **{CACHE_ARGUMENT: cache}, use_cache=True, logits_to_keep=1)
     wait()
     prefill = time.perf_counter() - start
     size, realised = engine.held(cache, model)
@@ -128,7 +134,7 @@ def measure(task: dict[str, Any], engine: Any, model: Any, name: str) -> dict[st
         tokens.append(token)
         start = time.perf_counter()
         where = torch.tensor([[position]], device=ids.device)  # kvpress's caches do not know it
-        output = model(input_ids=token, position_ids=where, past_key_values=cache, use_cache=True)
+        output = model(input_ids=token, position_ids=where, **{CACHE_ARGUMENT: cache}, use_cache=True)
         wait()
         steps.append((time.perf_counter() - start) * 1e3)
         position += 1

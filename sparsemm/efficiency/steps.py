@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 
+from sparsemm.cache import cache_argument
 from sparsemm.efficiency.graphs import captured
 
 Decoding = Literal["eager", "graph", "compiled"]
@@ -66,7 +67,7 @@ class Steps:
         output = self._call(
             input_ids=self.token,
             position_ids=self.position,
-            past_key_values=self.cache,
+            **cache_argument(self.cache),
             use_cache=True,
         )
         self.token.copy_(next_token(output))

@@ -10,7 +10,8 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
 from sparsemm.cache import Fanout, fan_out
 from sparsemm.cache.accounting import CacheBytes, cache_bytes
-from sparsemm.cache.backbone import model_shape, sliding_windows
+from sparsemm.cache.backbone import model_shape
+from sparsemm.cache.stock import sliding_windows
 from sparsemm.evaluation.allocations import pack
 from sparsemm.evaluation.generation import image_key, texts_of
 from sparsemm.evaluation.memory import Limits

@@ -18,10 +18,11 @@ from sparsemm.cache.checks import check_backend
 from sparsemm.cache.greedy import GREEDY
 from sparsemm.cache.layer import RaggedLayer
 from sparsemm.cache.layout import Backend
+from sparsemm.cache.stock import cache_argument
 from sparsemm.configs import InputError
 from sparsemm.documents import make_page
 from sparsemm.evaluation.methods import build_method
-from sparsemm.methods import FullKV, KVMethod
+from sparsemm.methods import FullKV, KVMethod, check_method
 from sparsemm.models import image_tokens
 from sparsemm.models.checkpoint import fingerprint, locate
 from sparsemm.models.loading import ATTENTION, Checkpoint, device_name, load
@@ -144,12 +145,16 @@ class Patient:
         return Finding("FullKV", f"same tokens; logits up to {apart:.1e} from transformers' ({steps})", good)
 
     def compression(self, name: str, method: KVMethod) -> Finding:
-        """A run with real eviction: what it was to keep, and what it kept."""
+        """A run with real eviction: what it was to keep, what it kept, and every method's rules."""
         cache = RaggedCache(
             self.model.config, method, max_new_tokens=self.max_new_tokens, backend=self.backend
         )
         tokens, logits = self._generate(cache)
         self._tokens.append(tokens)
+        try:
+            check_method(method, cache.settings.shape)
+        except ValueError as error:
+            return Finding(name, str(error), good=False)
         stats = cache.stats()
         nominal = method.budget if method.evicts else self.length
         wanted = f"{nominal:g} of the prompt" if isinstance(nominal, float) else f"{nominal} tokens"
@@ -180,7 +185,7 @@ class Patient:
         """New tokens, and the logits of every step, [steps, vocabulary] float32."""
         output = self.model.generate(
             **self.inputs,
-            past_key_values=cache,
+            **cache_argument(cache),
             max_new_tokens=self.max_new_tokens,
             return_dict_in_generate=True,
             output_logits=True,

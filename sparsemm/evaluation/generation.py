@@ -13,6 +13,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from sparsemm.cache import RaggedCache
 from sparsemm.cache.greedy import GREEDY, until_end
 from sparsemm.cache.layout import Backend
+from sparsemm.cache.stock import cache_argument
 from sparsemm.evaluation.allocations import pack
 from sparsemm.evaluation.prefill import Prefill
 from sparsemm.evaluation.responses import Response
@@ -75,7 +76,7 @@ def generate(
     start = time.perf_counter()
     sequences = checkpoint.model.generate(
         **inputs,
-        past_key_values=cache,
+        **cache_argument(cache),
         max_new_tokens=max_new_tokens,
         stopping_criteria=StoppingCriteriaList([clock]),
         **GREEDY,

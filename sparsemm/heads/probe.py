@@ -15,11 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from transformers import PreTrainedModel
 
-from sparsemm.cache.backbone import is_compressible, stock_layers
+from sparsemm.cache.stock import is_compressible, register_attention, sdpa_attention_forward, stock_layers
 
 ATTENTION = "sparsemm_probe"
 
@@ -88,8 +86,7 @@ def most_attended(
     return last_logits(query, key, attention_mask).argmax(-1)
 
 
-AttentionInterface.register(ATTENTION, _probe_attention)
-AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+register_attention(ATTENTION, _probe_attention)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from sparsemm.methods.adakv import AdaKV
 from sparsemm.methods.base import KVMethod, ModelShape
+from sparsemm.methods.check import check_method
 from sparsemm.methods.fullkv import FullKV
 from sparsemm.methods.pyramidkv import PyramidKV
 from sparsemm.methods.random_heads import RandomHeads
@@ -21,6 +22,7 @@ __all__ = [
     "SnapKV",
     "SparseMM",
     "StreamingLLM",
+    "check_method",
     "kept_and_counts",
     "kept_mask",
     "kept_masks",

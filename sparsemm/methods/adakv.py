@@ -65,7 +65,8 @@ class AdaKV(KVMethod):
         most, budgets = int(limited.max()), limited.to(device)
         contest = mask_padding(scores, lengths)
         if self.normalize:
-            contest = contest * self._concentration(contest, budgets, most)
+            concentration = self._concentration(contest, budgets, most)
+            contest = mask_padding(scores * concentration, lengths)
         counts = top_counts(contest, heads * budgets, heads * most)
         if self.rounding == "released":
             sure = (self.floor * budgets.double()).long()[:, None]

@@ -88,7 +88,7 @@ def top_counts(scores: Tensor, count: Tensor, largest: int) -> Tensor:
     Parameters
     ----------
     scores : Tensor [B, H, S]
-        Entries that do not take part are -1.
+        Entries that do not take part are -inf, below all others.
     count : LongTensor [B]
         At most the entries that take part.
     largest : int

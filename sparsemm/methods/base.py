@@ -150,7 +150,7 @@ class KVMethod(ABC):
         Returns
         -------
         Tensor [B, Hkv, max(L - W, 0)], float32
-            Never negative; 0 at padding.
+            The highest stay: any numbers but NaN. What stands at padding is not looked at.
         """
         return window_attention(
             query,

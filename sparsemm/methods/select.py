@@ -44,7 +44,7 @@ def top_mask(scores: Tensor, quotas: Tensor, lengths: Tensor) -> Tensor:
     Parameters
     ----------
     scores : Tensor [B, Hkv, S]
-        Not negative.
+        Any numbers but NaN.
     quotas : LongTensor [B, Hkv]
         Not above ``lengths``. On the CPU: no wait for the device.
     lengths : LongTensor [B]
@@ -69,12 +69,60 @@ def top_mask(scores: Tensor, quotas: Tensor, lengths: Tensor) -> Tensor:
 
 
 def mask_padding(scores: Tensor, lengths: Tensor) -> Tensor:
-    """Return `scores` [B, Hkv, S] with -1 before each row's last ``lengths`` columns: below every score."""
+    """Return `scores` [B, Hkv, S] with -inf before each row's last ``lengths`` columns: below every score."""
     columns = scores.shape[-1]
     if bool((lengths >= columns).all()):
         return scores
     first = (columns - lengths).to(scores.device)
-    return scores.masked_fill(torch.arange(columns, device=scores.device) < first[:, None, None], -1.0)
+    padding = torch.arange(columns, device=scores.device) < first[:, None, None]
+    # A score may be -inf, too: it then counts as the lowest finite number.
+    return scores.clamp(min=torch.finfo(scores.dtype).min).masked_fill(padding, -torch.inf)
+
+
+def scores_of(
+    method: KVMethod, query: Tensor, key: Tensor, scaling: float | None, valid: Tensor | None
+) -> Tensor:
+    """Return `KVMethod.token_scores`, float32 [B, Hkv, S], after checking those of a method of one's own.
+
+    Raises
+    ------
+    ValueError
+        For another shape, or a score that is no number.
+    """
+    scores = method.token_scores(query, key, scaling, valid)
+    if type(method).token_scores is KVMethod.token_scores:
+        return scores
+    expected = (*key.shape[:2], max(key.shape[2] - method.window, 0))
+    if scores.shape != expected:
+        raise ValueError(f"{method.name}: token_scores are {list(scores.shape)}, expected {list(expected)}")
+    unknown = scores.isnan()
+    if valid is not None:
+        unknown &= valid[:, None, : scores.shape[-1]]
+    if bool(unknown.any()):
+        raise ValueError(f"{method.name}: token_scores are NaN, so nothing can be chosen by them")
+    return scores.float()
+
+
+def quotas_of(method: KVMethod, scores: Tensor, lengths: Tensor, layer: int, shape: ModelShape) -> Tensor:
+    """Return `KVMethod.quotas`, long [B, Hkv], after checking them where that waits for nothing.
+
+    Raises
+    ------
+    ValueError
+        For another shape or number format, and for a quota below 0 or above what the row has.
+    """
+    quotas = method.quotas(scores, lengths, layer, shape)
+    if quotas.shape != scores.shape[:2] or quotas.dtype != torch.long:
+        raise ValueError(
+            f"{method.name}: quotas are {quotas.dtype} {list(quotas.shape)}, expected torch.int64 "
+            f"{list(scores.shape[:2])}"
+        )
+    if not quotas.is_cuda and bool(((quotas < 0) | (quotas > lengths[:, None])).any()):
+        raise ValueError(
+            f"{method.name}: quotas {quotas.tolist()} of layer {layer} are not between 0 and the "
+            f"{lengths.tolist()} tokens before the window"
+        )
+    return quotas
 
 
 def kept_and_counts(
@@ -130,11 +178,12 @@ def kept_and_counts(
     if all(method.keeps_all(row) for row in lengths.tolist()):
         return kept, lengths[:, None].repeat(1, kv_heads)
     evictable = (lengths - method.window).clamp(min=0)
-    scores = method.token_scores(query, key, scaling, valid)
-    quotas = method.quotas(scores, evictable, layer, shape)
+    with torch.autocast(key.device.type, enabled=False):  # float32 decides, whatever is around
+        scores = scores_of(method, query, key, scaling, valid)
+        quotas = quotas_of(method, scores, evictable, layer, shape)
     kept[..., : scores.shape[-1]] &= top_mask(scores, quotas, evictable)
     # A row shorter than the window reaches into the window's columns only: `kept` is its valid mask there.
-    return kept, quotas + (lengths - evictable)[:, None]
+    return kept, quotas.cpu() + (lengths - evictable)[:, None]
 
 
 def kept_mask(

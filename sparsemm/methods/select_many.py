@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparsemm.methods.base import KVMethod, ModelShape, check_layer
-from sparsemm.methods.select import mask_padding, row_lengths
+from sparsemm.methods.select import mask_padding, quotas_of, row_lengths, scores_of
 
 
 def kept_masks(
@@ -52,11 +52,12 @@ def kept_masks(
         kept &= valid.to(torch.bool)[None, :, None, :]
     for members in _by_scoring(methods, lengths.tolist()):
         first = methods[members[0]]
-        scores = first.token_scores(query, key, scaling, valid)
         evictable = (lengths - first.window).clamp(min=0)
-        quotas = torch.stack(
-            [methods[member].quotas(scores, evictable, layer, shape) for member in members]
-        )  # [members, B, Hkv]
+        with torch.autocast(key.device.type, enabled=False):  # float32 decides, whatever is around
+            scores = scores_of(first, query, key, scaling, valid)
+            quotas = torch.stack(
+                [quotas_of(methods[member], scores, evictable, layer, shape) for member in members]
+            )  # [members, B, Hkv]
         ranks = _ranks(mask_padding(scores, evictable))
         kept[members, :, :, : scores.shape[-1]] &= ranks < quotas.to(ranks.device).unsqueeze(-1)
     return kept

@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import sdpa_mask
 
+from sparsemm.cache.stock import register_attention
 from sparsemm.tiny.batches import Sections
 
 ATTENTION = "sparsemm_training"
@@ -100,5 +99,4 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> T
     return torch.bmm(weights, value.reshape(batch * groups, -1, size)).view(batch, heads, length, size)
 
 
-AttentionInterface.register(ATTENTION, training_attention)
-AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+register_attention(ATTENTION, training_attention)

@@ -15,6 +15,7 @@ from transformers import Cache, DynamicCache
 from sparsemm.cache import RaggedCache, model_shape
 from sparsemm.cache.decode import ragged_attention
 from sparsemm.cache.layout import Backend
+from sparsemm.cache.stock import cache_argument
 from sparsemm.cache.storage import FlatStorage
 from sparsemm.tiny.architecture import build_model
 from tests.methods.cases import METHODS
@@ -28,7 +29,7 @@ def decode_ms(model: torch.nn.Module, cache: object, ids: Tensor, mask: Tensor) 
     """Milliseconds of one decode step after a left-padded prompt."""
     with torch.inference_mode():
         token = model(
-            input_ids=ids, attention_mask=mask, past_key_values=cache, logits_to_keep=1
+            input_ids=ids, attention_mask=mask, **cache_argument(cache), logits_to_keep=1
         ).logits.argmax(-1)
         start = time.process_time()
         for step in range(STEPS):
@@ -38,7 +39,7 @@ def decode_ms(model: torch.nn.Module, cache: object, ids: Tensor, mask: Tensor) 
                 input_ids=token,
                 attention_mask=mask,
                 position_ids=positions,
-                past_key_values=cache,
+                **cache_argument(cache),
                 logits_to_keep=1,
             ).logits.argmax(-1)
     return (time.process_time() - start) / STEPS * 1e3

@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, PreTrainedModel
 from transformers.masking_utils import sdpa_mask
 
+from sparsemm.cache.stock import cache_argument
 from sparsemm.methods import KVMethod, ModelShape, select
 from tests.families import build
 
@@ -115,7 +116,7 @@ def generate(model: PreTrainedModel, inputs: Any, cache: Any, tokens: int = 6, *
     """Greedy generation that returns sequences and the raw logits of every step."""
     return model.generate(  # pyright: ignore[reportCallIssue]
         **inputs,
-        past_key_values=cache,
+        **cache_argument(cache),
         max_new_tokens=tokens,
         do_sample=False,
         return_dict_in_generate=True,

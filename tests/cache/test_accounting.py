@@ -5,8 +5,8 @@ import torch
 
 from sparsemm.cache import RaggedCache
 from sparsemm.cache.accounting import cache_bytes
-from sparsemm.cache.backbone import sliding_windows
 from sparsemm.cache.layout import Backend
+from sparsemm.cache.stock import sliding_windows
 from tests.cache.reference import generate
 from tests.cache.test_matrix import method_of, methods, shape_of
 from tests.cache.triton_here import in_the_interpreter

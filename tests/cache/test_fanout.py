@@ -8,6 +8,7 @@ import torch
 
 from sparsemm.cache import Fanout, RaggedCache, fan_out
 from sparsemm.cache.shared_prompt import ROOM
+from sparsemm.cache.stock import cache_argument
 from sparsemm.methods import FullKV, KVMethod, SnapKV
 from tests.cache.test_matrix import families, method_of
 from tests.families import NEEDS_IMAGE, VISUAL, build, image, inputs, prompt, question, tokenized
@@ -34,7 +35,7 @@ def separately(
     """Tokens of each row up to its end, and the cache's statistics, with real eviction."""
     model, _ = build(family)
     cache = RaggedCache(model.config, method, **options)
-    new = model.generate(**prompts, past_key_values=cache, max_new_tokens=tokens, do_sample=False)  # pyright: ignore
+    new = model.generate(**prompts, **cache_argument(cache), max_new_tokens=tokens, do_sample=False)  # pyright: ignore
     ends = model.generation_config.eos_token_id or []
     rows = new[:, prompts["input_ids"].shape[1] :].tolist()
     lengths = [next((at + 1 for at, token in enumerate(row) if token in ends), len(row)) for row in rows]

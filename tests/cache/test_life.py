@@ -14,6 +14,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, DynamicCach
 from transformers.masking_utils import sdpa_mask
 
 from sparsemm.cache import RaggedCache
+from sparsemm.cache.stock import CACHE_ARGUMENT, cache_argument
 from sparsemm.methods import AdaKV, FullKV, KVMethod, SnapKV
 from tests.cache.reference import NAME, Reference, assert_same, generate
 from tests.cache.test_matrix import BELOW, WINDOW, shape_of
@@ -52,7 +53,7 @@ def converse(
     def forward(ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
         with torch.no_grad():
             output = model(
-                input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, **images
+                input_ids=ids, attention_mask=mask, position_ids=positions, **cache_argument(cache), **images
             )
         images.clear()
         return output.logits
@@ -74,7 +75,7 @@ def text_step(model: PreTrainedModel, cache: RaggedCache, ids: Tensor, mask: Ten
     positions = mask.sum(1, keepdim=True) - 1
     with torch.no_grad():
         return model.get_decoder()(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache
+            input_ids=ids, attention_mask=mask, position_ids=positions, **cache_argument(cache)
         ).last_hidden_state
 
 
@@ -123,7 +124,7 @@ def test_a_turn_through_generate() -> None:
     new = torch.ones(2, 6, dtype=torch.long)
     text["attention_mask"] = torch.cat([prompts["attention_mask"], new, valid], dim=1)
     second = generate(model, text, cache)
-    assert_same(second, generate(build("llava_next", NAME)[0], text, expected.past_key_values))
+    assert_same(second, generate(build("llava_next", NAME)[0], text, expected[CACHE_ARGUMENT]))
 
 
 @in_chunks
@@ -249,9 +250,9 @@ def test_a_second_prompt_is_refused(family: str) -> None:
     text = SimpleNamespace(model=build("llava_next")[0], ids=torch.arange(6, 30)[None])
     cache = RaggedCache(text.model.config, ADA)
     with torch.no_grad():
-        text.model(input_ids=text.ids, past_key_values=cache)
+        text.model(input_ids=text.ids, **cache_argument(cache))
         with pytest.raises(ValueError, match=r"holds 1 rows and was given 3.*cache\.reset\(\)"):
-            text.model(input_ids=text.ids.repeat(3, 1), past_key_values=cache)
+            text.model(input_ids=text.ids.repeat(3, 1), **cache_argument(cache))
 
 
 @families

@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sparsemm.cache import RaggedCache
+from sparsemm.cache.stock import cache_argument
 from sparsemm.efficiency.contenders import fill, held
 from sparsemm.efficiency.shapes import SHAPES, synthetic_scores
 from sparsemm.methods import AdaKV, FullKV, KVMethod, PyramidKV, SnapKV, SparseMM
@@ -67,7 +68,7 @@ def peak(layers: int, method: KVMethod) -> tuple[int, int]:
     model: Any = LlamaForCausalLM(config).eval()
     cache = RaggedCache(config, method, max_new_tokens=1)
     with torch.no_grad(), LiveBytes() as live:
-        model(input_ids=torch.randint(64, (1, LENGTH)), past_key_values=cache, logits_to_keep=1)
+        model(input_ids=torch.randint(64, (1, LENGTH)), **cache_argument(cache), logits_to_keep=1)
         return live.peak, cache.stats().kv_bytes
 
 

@@ -7,6 +7,7 @@ import torch
 
 from sparsemm.cache import RaggedCache, fan_out
 from sparsemm.cache.question import Context, question_lengths, split
+from sparsemm.cache.stock import cache_argument
 from sparsemm.methods import FullKV
 from tests.cache.reference import Reference, assert_same, generate
 from tests.cache.test_fanout import FEW, assert_equal, grid
@@ -166,7 +167,7 @@ def test_later_turns_and_beams_go_on_from_a_question() -> None:
     model, method, prompts = build(family)[0], method_of("snapkv", BUDGET, family), inputs(family, 2)
     cache = RaggedCache(model.config, method, question_tokens=5)
     beams: Any = model.generate(
-        **prompts, past_key_values=cache, num_beams=3, max_new_tokens=4, do_sample=False
+        **prompts, **cache_argument(cache), num_beams=3, max_new_tokens=4, do_sample=False
     )  # pyright: ignore
     assert len(beams) == 2
     assert cache.stats().realised_budget == BUDGET

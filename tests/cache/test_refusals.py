@@ -26,6 +26,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from sparsemm.cache import ATTENTION_NAME, RaggedCache, register
 from sparsemm.cache.attention import sparsemm_attention
+from sparsemm.cache.stock import cache_argument
 from sparsemm.methods import FullKV, SnapKV
 from tests.families import build, inputs
 from tests.families.vocabulary import TEXT
@@ -69,7 +70,7 @@ def test_a_model_switched_to_another_attention_afterwards_says_so(attention: str
     cache = RaggedCache(model.config, METHOD)
     model.set_attn_implementation(attention)
     with pytest.raises((AttributeError, TypeError), match=r"KVHandle|cache gave its K/V handle"):
-        model(input_ids=torch.arange(6, 30)[None], past_key_values=cache)
+        model(input_ids=torch.arange(6, 30)[None], **cache_argument(cache))
     with pytest.raises(RuntimeError, match='did not run through "sparsemm"'):
         cache.stats()
 
@@ -91,7 +92,7 @@ def test_an_incomplete_prompt_is_not_reported() -> None:
     model = llama()
     cache = RaggedCache(model.config, METHOD, prompt_length=40)
     with torch.no_grad():
-        model(input_ids=torch.arange(6, 30)[None], past_key_values=cache)
+        model(input_ids=torch.arange(6, 30)[None], **cache_argument(cache))
     with pytest.raises(RuntimeError, match="no complete prompt yet: 24 tokens seen of prompt_length=40"):
         cache.stats()
 
@@ -127,7 +128,7 @@ def test_models_that_only_their_attention_gives_away_are_refused(model: Any, mes
     model = model()
     model.set_attn_implementation(ATTENTION_NAME)
     with pytest.raises(ValueError, match=message), torch.no_grad():
-        model(input_ids=torch.arange(6, 30)[None], past_key_values=RaggedCache(model.config, METHOD))
+        model(input_ids=torch.arange(6, 30)[None], **cache_argument(RaggedCache(model.config, METHOD)))
 
 
 def test_a_model_without_interchangeable_attention_is_refused() -> None:
@@ -165,17 +166,17 @@ def test_masks_that_cannot_be_read_are_refused() -> None:
     right[0, -3:] = 0
     with torch.no_grad():
         with pytest.raises(ValueError, match="padding must be on the left"):
-            model(input_ids=ids, attention_mask=right, past_key_values=RaggedCache(model.config, METHOD))
+            model(input_ids=ids, attention_mask=right, **cache_argument(RaggedCache(model.config, METHOD)))
         additive = torch.zeros(2, 1, 24, 24)
         with pytest.raises(ValueError, match="boolean attention mask"):
-            model(input_ids=ids, attention_mask=additive, past_key_values=RaggedCache(model.config, METHOD))
+            model(input_ids=ids, attention_mask=additive, **cache_argument(RaggedCache(model.config, METHOD)))
         per_head = torch.ones(2, 4, 24, 24, dtype=torch.bool).tril()
         with pytest.raises(ValueError, match=r"attention mask \[B, 1, q, 24\]"):
-            model(input_ids=ids, attention_mask=per_head, past_key_values=RaggedCache(model.config, METHOD))
+            model(input_ids=ids, attention_mask=per_head, **cache_argument(RaggedCache(model.config, METHOD)))
         nothing = torch.ones(2, 24, dtype=torch.long)
         nothing[1] = 0
         with pytest.raises(ValueError, match="nothing but padding"):
-            model(input_ids=ids, attention_mask=nothing, past_key_values=RaggedCache(model.config, METHOD))
+            model(input_ids=ids, attention_mask=nothing, **cache_argument(RaggedCache(model.config, METHOD)))
 
 
 @pytest.mark.parametrize(
@@ -201,7 +202,7 @@ def test_assisted_decoding_is_refused() -> None:
     cache = RaggedCache(model.config, METHOD)
     with pytest.raises(ValueError, match="assisted decoding is not supported"):
         model.generate(  # pyright: ignore[reportCallIssue]
-            **inputs("qwen2_vl", 1), past_key_values=cache, max_new_tokens=8, prompt_lookup_num_tokens=3
+            **inputs("qwen2_vl", 1), **cache_argument(cache), max_new_tokens=8, prompt_lookup_num_tokens=3
         )
 
 
@@ -210,9 +211,9 @@ def test_other_caches_go_on_to_sdpa_to_the_bit() -> None:
     model = llama()
     ids = torch.arange(6, 30)[None]
     with torch.no_grad():
-        ours = model(input_ids=ids, past_key_values=DynamicCache(config=model.config)).logits
+        ours = model(input_ids=ids, **cache_argument(DynamicCache(config=model.config))).logits
         model.set_attn_implementation("sdpa")
-        theirs = model(input_ids=ids, past_key_values=DynamicCache(config=model.config)).logits
+        theirs = model(input_ids=ids, **cache_argument(DynamicCache(config=model.config))).logits
     assert torch.equal(ours, theirs)
 
 
@@ -222,7 +223,7 @@ def test_full_kv_is_a_cache_like_any_other_until_told() -> None:
     ids = torch.arange(6, 30)[None]
     cache = RaggedCache(model.config, FullKV())
     with torch.no_grad():
-        model(input_ids=ids[:, :10], past_key_values=cache)
-        later = model(input_ids=ids[:, 10:], past_key_values=cache).logits
+        model(input_ids=ids[:, :10], **cache_argument(cache))
+        later = model(input_ids=ids[:, 10:], **cache_argument(cache)).logits
         whole = model(input_ids=ids).logits[:, 10:]
     torch.testing.assert_close(later, whole, rtol=0, atol=1e-5)

@@ -9,6 +9,7 @@ from transformers import CompileConfig
 
 from sparsemm.cache import RaggedCache
 from sparsemm.cache.decode import ragged_attention
+from sparsemm.cache.stock import cache_argument
 from sparsemm.cache.storage import FlatStorage
 from sparsemm.methods import AdaKV, FullKV, SnapKV
 from tests.cache.compiling import graphs_of, own, whole
@@ -85,7 +86,7 @@ def test_a_loop_of_ones_own_compiles_all_steps_as_one_graph(backend: Any) -> Non
                 (static(model, method, backend=backend), step),
             ):
                 growing = call is model
-                logits = model(**prompts, past_key_values=cache).logits[:, -1:]
+                logits = model(**prompts, **cache_argument(cache)).logits[:, -1:]
                 found.append([])
                 position = mask.sum(1, keepdim=True)
                 for count in range(4):
@@ -94,7 +95,7 @@ def test_a_loop_of_ones_own_compiles_all_steps_as_one_graph(backend: Any) -> Non
                             [mask, mask.new_ones(len(ids), count + 1 if growing else ROOM)], dim=1
                         )
                         given["position_ids"] = position + count
-                    logits = call(input_ids=logits.argmax(-1), past_key_values=cache, **given).logits
+                    logits = call(input_ids=logits.argmax(-1), **cache_argument(cache), **given).logits
                     found[-1].append(logits)
             assert len(graphs) == 1
         for one, other in zip(*found, strict=True):
@@ -186,9 +187,9 @@ def test_a_turn_without_a_mask_is_causal() -> None:
     found = []
     for cache in (RaggedCache(model.config, ADA), static(model, ADA)):
         with torch.no_grad():
-            model(input_ids=ids, past_key_values=cache)
-            model(input_ids=ids[:, :1], past_key_values=cache)
-            found.append(model(input_ids=ids[:, : ROOM - 20], past_key_values=cache).logits)
+            model(input_ids=ids, **cache_argument(cache))
+            model(input_ids=ids[:, :1], **cache_argument(cache))
+            found.append(model(input_ids=ids[:, : ROOM - 20], **cache_argument(cache)).logits)
     torch.testing.assert_close(*found, rtol=0, atol=1e-5)
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from sparsemm import cli
 from sparsemm.cache import RaggedCache
+from sparsemm.cache.stock import cache_argument
 from sparsemm.evaluation import storefile
 from sparsemm.evaluation.allocations import ALLOCATION_COLUMNS, load_allocations, pack, unpack
 from sparsemm.evaluation.requests import load_documents
@@ -75,7 +76,7 @@ def test_kept_is_what_real_eviction_keeps_head_by_head(swept, untrained):
     for document in load_documents("tiny_docvqa", limit=4, max_new_tokens=4):
         inputs = prepare(checkpoint, [document.conversation()])
         cache = RaggedCache(checkpoint.model.config, AdaKV(24, window=8))
-        checkpoint.model.generate(**inputs, past_key_values=cache, max_new_tokens=2, do_sample=False)
+        checkpoint.model.generate(**inputs, **cache_argument(cache), max_new_tokens=2, do_sample=False)
         kept += cache.stats().realised_per_head[:, 0].numpy()
     rows = table(swept)
     ours = rows[(rows["method"] == "adakv") & (rows["budget"] == 24)]

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from sparsemm.cache import RaggedCache, fan_out
+from sparsemm.cache import RaggedCache, cache_argument, fan_out
 from sparsemm.cache.layout import Backend
 from sparsemm.configs import given_or_shipped
 from sparsemm.efficiency.contenders import default_forms, methods_of
@@ -106,7 +106,7 @@ def _answer(
     checkpoint: Checkpoint, inputs: Any, cache: RaggedCache, decoding: Decoding, count: int
 ) -> list[int]:
     """So many greedy tokens after one unpadded prompt."""
-    output = checkpoint.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    output = checkpoint.model(**inputs, **cache_argument(cache), use_cache=True, logits_to_keep=1)
     token = next_token(output)
     found = [token.clone()]
     # Behind an image Qwen counts on from the largest of its rows and columns, not from the number of tokens.
