@@ -66,7 +66,11 @@ oldest: uv
 	rm -rf .venv-oldest
 	$(MAKE) core VENV=.venv-oldest LOCK= RANGES=--resolution=lowest-direct
 
-CORE := tests/test_cli.py
+# Every room's core, and lmms-eval's command line.
+CORE := tests/methods/test_sparsemm.py tests/cache/test_storage.py tests/cache/test_life.py tests/documents/test_page.py \
+	tests/models/test_prompts.py tests/tiny/test_checkpoint_format.py tests/heads/test_attention.py tests/heads/test_scores.py \
+	tests/efficiency/test_shapes.py tests/evaluation/test_sweep.py tests/evaluation/test_model.py tests/evaluation/test_lmms_eval.py \
+	tests/figures/test_save.py tests/report/test_page.py tests/test_cli.py tests/test_configs.py
 core: $(TOOLS)
 	$(BIN)/sparsemm doctor
 	$(BIN)/sparsemm sweep experiment=demo limit=8 output=$(VENV)/demo
