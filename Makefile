@@ -13,7 +13,7 @@ UV := $(shell command -v uv 2>/dev/null)
 ifneq ($(UV),)
 INSTALL := uv pip install --quiet --python $(BIN)/python $(if $(LOCK),--constraint $(LOCK) --build-constraint $(LOCK))
 else
-INSTALL := PIP_CONSTRAINT=$(LOCK) PIP_BUILD_CONSTRAINT=$(LOCK) $(BIN)/python -m pip install --quiet
+INSTALL := PIP_CONSTRAINT=$(LOCK) PIP_BUILD_CONSTRAINT=$(LOCK) $(BIN)/python -m pip install --quiet --use-pep517
 endif
 
 .PHONY: demo test lint notebooks lock newest oldest core uv clean
