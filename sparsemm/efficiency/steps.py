@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 
-from sparsemm.cache import cache_argument
+from sparsemm.cache.stock import cache_argument
 from sparsemm.efficiency.graphs import captured
 
 Decoding = Literal["eager", "graph", "compiled"]

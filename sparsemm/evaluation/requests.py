@@ -135,9 +135,11 @@ def quiet(task: str) -> Iterator[None]:
         raise
     except Exception as error:  # whatever a task's own code may raise
         cause = error.__cause__ or error  # lmms-eval tries often; the last error then says only that
+        # lmms-eval and datasets write below the home folder
+        hint = "HF_HOME names another folder for data; " if isinstance(cause, PermissionError) else ""
         raise InputError(
             f"lmms-eval failed at the task {task}: {type(cause).__name__}: {cause} "
-            "(HYDRA_FULL_ERROR=1 shows where)"
+            f"({hint}HYDRA_FULL_ERROR=1 shows where)"
         ) from cause
     finally:
         logger.enable("lmms_eval")

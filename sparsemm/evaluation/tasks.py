@@ -69,6 +69,11 @@ def include_path() -> Path:
 
     Its name is a hash of everything that the data depend on, so that a changed generator never meets old
     pages.
+
+    Raises
+    ------
+    InputError
+        If there is no place for them: read-only, or a file.
     """
     key = hashlib.sha256(
         json.dumps([identity(task) for task in TASK_FILES], sort_keys=True).encode()
@@ -76,9 +81,15 @@ def include_path() -> Path:
     folder = cache_folder() / "tasks" / key[:16]
     if folder.is_dir():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
+    except OSError as error:
+        raise InputError(
+            f"the local tasks' pages cannot be written into {folder.parent}: {error.strerror}; "
+            "SPARSEMM_CACHE names another folder"
+        ) from error
     print(f"drawing the pages of {len(TASK_FILES)} local tasks, once, into {folder}", file=sys.stderr)
-    beside = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
     try:
         for task, text in TASK_FILES.items():
             _write_parquet(task, beside / f"{task}.parquet")

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sparsemm.cache import RaggedCache, cache_argument
+from sparsemm.cache import RaggedCache
 from sparsemm.cache.layer import RaggedLayer
+from sparsemm.cache.stock import cache_argument
 from tests.cache.test_matrix import BELOW, method_of
 from tests.cache.triton_here import in_the_interpreter
 from tests.families import build, inputs

@@ -1,5 +1,6 @@
 """The registered model, as lmms-eval sees it."""
 
+import inspect
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -255,8 +256,8 @@ def test_the_guide_has_the_arguments_of_the_docstring():
     rows = re.findall(
         r"^\| `([^`]+)` \| ([^|]*) \| (.*) \|$", guide.split("## Arguments")[1].split("\n## ")[0], re.M
     )
-    text = (SparseMMChat.__doc__ or "").split("----------\n", 1)[1].split("\n\n")[0]
-    described = re.findall(r"^    (\S.*?)(?: : (.*))?\n((?:        .*\n?)+)", text, re.M)
+    text = (inspect.getdoc(SparseMMChat) or "").split("----------\n", 1)[1].split("\n\n")[0]
+    described = re.findall(r"^(\S.*?)(?: : (.*))?\n((?:    .*\n?)+)", text, re.M)
     assert len(described) == 12
     assert rows == [
         (name, kind.replace('"', "`"), " ".join(lines.replace("``", "`").split()))

@@ -18,6 +18,7 @@ from lmms_eval.utils import load_yaml_config
 from PIL import Image
 
 from sparsemm import cli
+from sparsemm.configs import InputError
 from sparsemm.evaluation import tasks
 from sparsemm.evaluation.local_documents import TASKS, page_of, question_of
 from sparsemm.evaluation.task_files import share_found, textvqa_score
@@ -192,6 +193,14 @@ def test_an_interrupted_making_is_never_used(tmp_path, monkeypatch):
     stamps = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert tasks.include_path() == folder
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == stamps
+
+
+def test_no_place_for_the_pages_is_said_in_one_line(tmp_path, monkeypatch):
+    """A file where the folder should be: root may write into every folder."""
+    (tmp_path / "cache").touch()
+    monkeypatch.setenv("SPARSEMM_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(InputError, match=r"cannot be written into .*tasks: .*; SPARSEMM_CACHE names another"):
+        tasks.include_path()
 
 
 def test_another_generator_gets_another_folder(tmp_path, monkeypatch):

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from sparsemm.cache import RaggedCache, cache_argument, fan_out
+from sparsemm.cache import RaggedCache, fan_out
 from sparsemm.cache.layout import Backend
+from sparsemm.cache.stock import cache_argument
 from sparsemm.configs import given_or_shipped
 from sparsemm.efficiency.contenders import default_forms, methods_of
 from sparsemm.efficiency.steps import Decoding, Steps, next_token
