@@ -9,12 +9,13 @@ import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
 from sparsemm.cache import Fanout, fan_out
+from sparsemm.cache.greedy import NOT_FINITE
 from sparsemm.evaluation.allocations import pack
 from sparsemm.evaluation.generation import image_key, texts_of
 from sparsemm.evaluation.memory import Limits
 from sparsemm.evaluation.own_bytes import own_bytes
 from sparsemm.evaluation.prefill import Prefill
-from sparsemm.evaluation.responses import Response
+from sparsemm.evaluation.responses import Response, failure
 from sparsemm.methods import KVMethod
 from sparsemm.models.loading import Checkpoint
 from sparsemm.models.prompts import prepare
@@ -64,6 +65,7 @@ def answer(
     answers: list[list[Response]] = []
     for number in range(len(methods)):
         tokens = [row for piece in pieces for row in piece.tokens[number]]
+        finite = [row for piece in pieces for row in piece.finite[number]]
         held = [
             own_bytes(
                 checkpoint,
@@ -88,6 +90,8 @@ def answer(
                     image=images[row],
                     kept=pack(kept[number, :, row].flatten().tolist()),
                 )
+                if finite[row]
+                else failure(FloatingPointError(NOT_FINITE))
                 for row, text in enumerate(texts_of(checkpoint, tokens, until))
             ]
         )

@@ -15,7 +15,7 @@ from transformers.utils import logging
 
 from sparsemm.cache import RaggedCache, fan_out
 from sparsemm.cache.checks import check_backend
-from sparsemm.cache.greedy import GREEDY
+from sparsemm.cache.greedy import GREEDY, NOT_FINITE
 from sparsemm.cache.layer import RaggedLayer
 from sparsemm.cache.layout import Backend
 from sparsemm.configs import InputError
@@ -135,6 +135,8 @@ class Patient:
         finally:
             self.model.set_attn_implementation(dict(ATTENTION))
         steps = f"prompt and {len(ours)} tokens"
+        if not bool(other.isfinite().all()):
+            return Finding("FullKV", f"without it too, {NOT_FINITE}", good=False)
         if ours != theirs:
             return Finding("FullKV", "other tokens than with transformers' own cache", good=False)
         if torch.equal(mine, other):

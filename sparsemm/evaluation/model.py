@@ -190,7 +190,7 @@ class SparseMMChat(lmms):
         responses: list[Response] = []
         with tqdm(total=len(requests), desc="sparsemm", disable=self.rank != 0) as bar:
             for batch in in_batches(documents, self.batch_size):
-                responses += generate(
+                answers = generate(
                     self.checkpoint,
                     [self._conversation(document) for document in batch],
                     self.method,
@@ -199,6 +199,10 @@ class SparseMMChat(lmms):
                     max_new_tokens=positive("max_new_tokens", batch[0].settings.max_new_tokens),
                     until=batch[0].settings.until,
                 )
+                for document, response in zip(batch, answers, strict=True):
+                    if response.error is not None:
+                        raise InputError(f"document {document.doc_id} has no answer: {response.error}")
+                responses += answers
                 bar.update(len(batch))
         if responses and self.method.evicts and not any(response.evicted_tokens for response in responses):
             logger.warning(

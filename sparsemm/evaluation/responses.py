@@ -5,6 +5,7 @@ Only the standard library is imported: the store and its readers need no torch.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -80,3 +81,10 @@ class Response:
     def new_tokens(self) -> int:
         """How many tokens were generated."""
         return len(self.tokens)
+
+
+def failure(error: Exception) -> Response:
+    """What is recorded of a document that could not be answered: the reason, in one line."""
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    reason = re.sub(r" at 0x[0-9a-f]+", "", reason)  # an object's address is another one in every run
+    return Response("", (), 0, (), 0, 0.0, 0.0, error=reason)

@@ -57,6 +57,27 @@ def test_bytes_are_those_of_a_run_alone_whatever_the_batch(checkpoint, expected)
             assert response.full_kv_bytes == stats.full_kv_bytes
 
 
+def test_logits_that_are_not_finite_fail_their_document_alone(checkpoint, expected):
+    def spoil(module: Any, inputs: Any, output: Any) -> Any:
+        """The second document's hidden states become NaN while its prompt is read."""
+        hidden = output[0] if isinstance(output, tuple) else output
+        if hidden.shape[1] > 1:
+            hidden[1] = torch.nan
+        return output
+
+    hook = checkpoint.model.model.language_model.layers[5].register_forward_hook(spoil)
+    try:
+        found = answer(checkpoint, CONVERSATIONS, METHODS, max_new_tokens=NEW_TOKENS)
+        alone = [generate(checkpoint, CONVERSATIONS, one, max_new_tokens=NEW_TOKENS) for one in METHODS]
+    finally:
+        hook.remove()
+    for responses, real, wanted in zip(found, alone, expected, strict=True):
+        assert [stated(response) for response in responses] == [stated(response) for response in real]
+        assert "FloatingPointError: the model's logits are not finite" in (responses[1].error or "")
+        assert (responses[1].text, responses[1].tokens) == ("", ())
+        assert [responses[row] for row in (0, 2, 3)] == [wanted[row] for row in (0, 2, 3)]
+
+
 def test_stop_strings_end_the_texts(checkpoint, expected):
     stop = expected[0][1].text[3:5]
     cut = answer(checkpoint, CONVERSATIONS, METHODS, max_new_tokens=NEW_TOKENS, until=[stop])
