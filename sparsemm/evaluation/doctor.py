@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from rich.filesize import decimal
 from torch import Tensor
 from transformers import DynamicCache
@@ -25,6 +26,7 @@ from sparsemm.methods import FullKV, KVMethod
 from sparsemm.models import image_tokens
 from sparsemm.models.checkpoint import fingerprint, locate
 from sparsemm.models.loading import ATTENTION, Checkpoint, device_name, load
+from sparsemm.models.pictures import read_picture
 from sparsemm.models.prompts import asked, prepare
 
 PAGE_SEED = 3_000_000
@@ -222,7 +224,6 @@ def _picture(path: str | None) -> Image.Image:
     if path is None:
         return make_page(PAGE_SEED).image
     try:
-        return Image.open(path).convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
-        reason = getattr(error, "strerror", None) or "it is no picture"
-        raise InputError(f"image={path} cannot be read: {reason}") from error
+        return read_picture(Path(path)).convert("RGB")
+    except ValueError as error:
+        raise InputError(f"image={path} cannot be read: {error}") from error

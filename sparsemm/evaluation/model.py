@@ -218,6 +218,8 @@ class SparseMMChat(lmms):
             raise InputError(
                 f"document {document.doc_id} cannot be asked with prompt={self.prefill.prompt}: {error}"
             ) from error
+        except OSError as error:
+            raise InputError(f"document {document.doc_id} cannot be read: {error}") from error
 
     def clean(self) -> None:
         """Keep the model: lmms-eval calls this after a run, to make room for judges on the same device."""
