@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,8 +29,16 @@ class Column(NamedTuple):
     meaning: str
 
     def holds(self, value: object) -> bool:
-        """Whether a value may stand in this column; None may in all."""
-        return value is None or isinstance(value, PYTHON_TYPES[self.type])
+        """Whether a value may stand in this column; None may in all, NaN and infinity in none."""
+        if value is None:
+            return True
+        if isinstance(value, bool) and self.type != "boolean":  # a bool is an int to Python
+            return False
+        if not isinstance(value, PYTHON_TYPES[self.type]):
+            return False
+        if isinstance(value, float):
+            return math.isfinite(value)
+        return not isinstance(value, int) or -(2**63) <= value < 2**63
 
 
 CELL_COLUMNS: dict[str, Column] = {
