@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ def read_cell(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError("it is no file")
     try:
-        cell = json.loads(path.read_text(encoding="utf-8"))
+        cell = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
         version = cell["row"].get("schema_version") or 0
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise InputError(
@@ -37,6 +39,8 @@ def read_cell(path: Path) -> dict[str, Any]:
                 f"{SCHEMA_VERSION}): update sparsemm, or name another output folder"
             )
         _check(cell)
+        if cell["id"] != path.stem:  # a copy that a sync program made, or someone's own
+            raise ValueError(f"it is a copy of cell {cell['id']!r} under another name")
     except InputError:
         raise
     except KeyError as error:
@@ -68,6 +72,30 @@ def _check(cell: dict[str, Any]) -> None:
     wrong += [f"row.{name}" for name in ("model", "task", "method", "score") if row[name] is None]
     if not all(isinstance(tokens, list) for tokens in samples.get("tokens", ())):
         wrong.append("samples.tokens")
+    wrong += [key for key in ("id", "group", "finished") if not isinstance(cell[key], str)]
     if wrong:
         raise ValueError(f"a value of a wrong type in {', '.join(wrong)}")
+    _check_sums(row, samples)
     check_allocation(cell.get("allocation"))
+
+
+def _check_sums(row: Mapping[str, Any], samples: Mapping[str, Any]) -> None:
+    """Raise ValueError where a row says other than its samples."""
+    documents = samples["doc_id"]
+    if not documents or None in documents or len(set(documents)) != len(documents):
+        raise ValueError("its documents are not numbered, each once")
+    if row.get("n") not in (None, len(documents)):
+        raise ValueError(f"it counts {row['n']} documents and holds {len(documents)}")
+    if None in samples["response"]:
+        raise ValueError("a document has no response, not even an empty one")
+    scores = [score for score in samples["score"] if score is not None]
+    # Up to schema 3, a row did not tell an aggregation without a name from a mean.
+    if "aggregation" in row or (row.get("schema_version") or 0) < 4 or not scores:
+        return
+    mean = math.fsum(scores) / len(scores)
+    if not math.isclose(mean, row["score"], rel_tol=1e-6, abs_tol=1e-9):
+        raise ValueError(f"its score is {row['score']}, that of its samples {mean}")
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"it holds {name}, which is no number")

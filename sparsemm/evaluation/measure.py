@@ -52,7 +52,7 @@ def measure(
     row = {
         **cell.columns(),
         "score": scored.value,
-        **({"aggregation": scored.aggregation} if scored.aggregation else {}),
+        **({"aggregation": scored.aggregation} if scored.aggregation is not None else {}),
         "n": len(given),
         "realised_budget": sum(response.realised_budget for response in answered) / n if n else None,
         "n_uncompressed": sum(response.evicted_tokens == 0 for response in answered),

@@ -7,6 +7,7 @@ that jobs that finish cells in parallel never overwrite each other's results.
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import platform
 from collections.abc import Mapping, Sequence
@@ -323,3 +324,33 @@ def write_run(folder: Path, config: Mapping[str, Any]) -> None:
         "schema_version": SCHEMA_VERSION,
     }
     write_json(folder / "run.json", run)
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """What `write_run` wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is none.
+    ValueError
+        It is not that; one line that names it.
+    """
+    path = folder / "run.json"
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no JSON ({error})") from None
+    config = run.get("config", {}) if isinstance(run, dict) else None
+    if not isinstance(config, dict) or not isinstance(run.get("versions") or {}, dict):
+        raise ValueError(f"{path} is not what a sweep writes")
+    return run
+
+
+def has_run(folder: Path) -> bool:
+    """Whether there is a ``run.json`` that can be read."""
+    try:
+        read_run(folder)
+    except (FileNotFoundError, ValueError):
+        return False
+    return True

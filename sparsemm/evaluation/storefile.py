@@ -18,6 +18,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from sparsemm.configs import InputError
 from sparsemm.evaluation.responses import Response, ResponseKey
 
 VERSION = 2
@@ -71,12 +72,24 @@ def connect(path: Path, *, create: bool = False, options: str = "") -> sqlite3.C
     ------
     sqlite3.OperationalError
         There is no such file and `create` is false, or it cannot be opened.
+    InputError
+        A newer sparsemm wrote it.
     """
     # rw: read-only where it must be
     uri = f"{path.resolve().as_uri()}?mode={'rwc' if create else 'rw'}{options}"
     connection = sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None)
     # A flipped bit may be no UTF-8: the checksum is to find it, not an exception in the middle of a query.
     connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+    try:
+        [(version,)] = connection.execute("PRAGMA user_version").fetchall()
+    except sqlite3.Error:  # damaged or locked: whoever reads rows is told so
+        return connection
+    if version > VERSION:
+        connection.close()
+        raise InputError(
+            f"{path} was written by a newer sparsemm (store {version}, this one knows {VERSION}): update "
+            "sparsemm, or name another output folder"
+        )
     return connection
 
 

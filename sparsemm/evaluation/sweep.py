@@ -19,6 +19,7 @@ from sparsemm.evaluation.processes import Processes, device_of, processes
 from sparsemm.evaluation.results import (
     check_folder,
     derive_union,
+    has_run,
     is_finished,
     set_broken_aside,
     write_cell,
@@ -118,7 +119,11 @@ def run(
             for notice in set_broken_aside(folder):
                 console.print(notice, markup=False)
         if not missing:
-            return Outcome(cells, folder, derive_union(folder, groups)) if together.rank == 0 else nothing
+            if together.rank > 0:
+                return nothing
+            if job is None and not has_run(folder):
+                write_run(folder, config)
+            return Outcome(cells, folder, derive_union(folder, groups))
         with console.status("loading the model and lmms-eval"):
             checkpoint, documents = _load(missing, config)
         if together.rank == 0 and job is None:

@@ -7,7 +7,9 @@ import html
 import json
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,6 +67,14 @@ CELLS: dict[str, Fault] = {
     "nested": Fault(lambda file: file.write_text("[" * 100_000), "it is nested too deeply"),
     "a folder": Fault(in_its_place(Path.mkdir), "it is no file"),
     "a pipe": Fault(in_its_place(os.mkfifo), "it is no file"),
+    "another id": Fault(revalue(lambda held: held.update(id="0123")), "it is a copy of cell"),
+    "no number": Fault(revalue(lambda held: held["row"].update(score=float("nan"))), "it holds NaN"),
+    "infinite": Fault(revalue(lambda held: held["row"].update(score=1e308 * 10)), "it holds Infinity"),
+    "contradicted": Fault(revalue(lambda held: held["row"].update(score=0.75)), "its score is 0.75, that of"),
+    "miscounted": Fault(revalue(lambda held: held["row"].update(n=7)), "it counts 7 documents and holds 2"),
+    "one document twice": Fault(revalue(lambda held: held["samples"].update(doc_id=[1, 1])), "not numbered"),
+    "no response": Fault(revalue(lambda held: held["samples"].update(response=[None, ""])), "no response"),
+    "truth for a number": Fault(revalue(lambda held: held["row"].update(budget=True)), "row.budget"),
     "a link to nothing": Fault(in_its_place(lambda file: file.symlink_to("gone")), "it is no file"),
 }
 
@@ -159,3 +169,39 @@ def test_what_is_shown_as_done_is_on_the_disk(tmp_path: Path, monkeypatch: pytes
     assert content.startswith(f"{tmp_path}/a/b/cells/.0.json-")
     assert renamed == ("rename", f"{tmp_path}/a/b/cells/0.json")
     assert last == ("sync", f"{tmp_path}/a/b/cells")
+
+
+def test_a_copy_of_a_cell_does_not_count(results: Path, untrained: Path, capfd) -> None:
+    file = sorted((results / "cells").iterdir())[0]
+    expected = contents(results)
+    copy = file.with_name(f"{file.stem}.sync-conflict-20260101-000000-ABCDEFG.json")
+    shutil.copy(file, copy)
+    assert cli.main(["status", str(results)]) == 0
+    shown = capfd.readouterr().out
+    assert f"{len(CELLS) + 1} of {len(CELLS) + 1} cells are finished" in shown
+    assert f"{copy} is no cell's file (it is a copy of cell '{file.stem}' under another name" in shown
+    assert cli.main(sweep(untrained, *GRID)) == 0
+    after = contents(results)
+    assert {name: after[name] for name in TABLES} == {name: expected[name] for name in TABLES}
+    assert not copy.exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"config": 3}', "[" * 100_000])
+def test_a_broken_run_json_is_said_and_written_anew(text: str, results: Path, untrained: Path, capfd) -> None:
+    (results / "run.json").write_text(text)
+    assert cli.main(["report", str(results), "-o", "page.html"]) == 0
+    assert "run.json is n" in Path("page.html").read_text(encoding="utf-8")
+    assert cli.main(sweep(untrained, *GRID)) == 0
+    assert json.loads((results / "run.json").read_text())["config"]["limit"] == 2
+
+
+def test_a_newer_store_is_left_alone(results: Path, untrained: Path, capfd) -> None:
+    file = results / "responses/0.sqlite"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    before = contents(results)
+    for arguments in (sweep(untrained, *GRID[1:]), ["status", str(results)]):
+        assert cli.main(arguments) == 2
+        line = capfd.readouterr().err.splitlines()[-1]
+        assert f"{file} was written by a newer sparsemm (store 99, this one knows " in line
+    assert contents(results)["responses/0.sqlite"] == before["responses/0.sqlite"]
