@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sparsemm.cache.fanout_cache import FanoutCache
-from sparsemm.cache.greedy import GREEDY
+from sparsemm.cache.greedy import GREEDY, not_finite
 from sparsemm.cache.head_mask import MaskMode
 from sparsemm.cache.question import Questions, QuestionTokens, split
 from sparsemm.cache.stock import LogitsProcessorList, cache_argument
 from sparsemm.methods import KVMethod
+
+LOST = -1
+"""In the place of a token that cannot be chosen, because the logits are not finite."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +31,8 @@ class Fanout:
     ----------
     tokens
         Generated token ids, end token included: a list for each method, in it one for each document.
+    finite
+        The same of whether all logits were finite; a text ends where they were not, and is no answer.
     kept
         Prompt entries kept, window included, int64 [methods, layers, B, KV heads]: those that `RaggedCache`
         keeps.
@@ -42,6 +47,7 @@ class Fanout:
     """
 
     tokens: list[list[list[int]]]
+    finite: list[list[bool]]
     kept: Tensor
     prompt_tokens: list[int]
     question_tokens: list[int]
@@ -158,11 +164,16 @@ class _Loop:
         number[methods, documents] = np.arange(len(documents))
         contexts = self.cache.compressible_layers[0].lengths
         asked = torch.zeros_like(contexts) if self.questions is None else self.questions.lengths
+        rows_of = np.take_along_axis(number, classes, axis=0)  # [methods, B]
         self.result = Fanout(
             tokens=[
-                [decoded[row][asked[document] :] for document, row in enumerate(rows)]
-                for rows in np.take_along_axis(number, classes, axis=0)
+                [
+                    [token for token in decoded[row][asked[document] :] if token != LOST]
+                    for document, row in enumerate(rows)
+                ]
+                for rows in rows_of
             ],
+            finite=[[decoded[row][-1] != LOST for row in rows] for rows in rows_of],
             kept=self.cache.kept(),
             prompt_tokens=(contexts + asked).tolist(),
             question_tokens=asked.tolist(),
@@ -217,15 +228,19 @@ class _Loop:
         """Append each row's next token to its sequence, and say whether its text ends there, bool [R].
 
         As long as a row's `document` has a question left, the next token is the question's, and nothing ends.
+        Where no token can be chosen, `LOST` stands in its place, and the text ends.
         """
         scores = processors(sequences, logits[:, -1].float())
         tokens, step = scores.argmax(dim=-1), sequences.shape[1] - self.prompt_length
+        lost = not_finite(scores)
         if self.questions is None:
-            sequences = torch.cat([sequences, tokens[:, None]], dim=1)
-            return sequences, self.criteria(sequences, scores)
+            sequences = torch.cat([sequences, tokens.masked_fill(lost, LOST)[:, None]], dim=1)
+            return sequences, self.criteria(sequences, scores) | lost
         given, left = self.questions.at(step, document)
-        sequences = torch.cat([sequences, torch.where(left > 0, given, tokens)[:, None]], dim=1)
-        return sequences, (left <= 0) & (self.criteria(sequences, scores) | (left <= 1 - self.max_new_tokens))
+        chosen = torch.where(left > 0, given, tokens).masked_fill(lost, LOST)
+        sequences = torch.cat([sequences, chosen[:, None]], dim=1)
+        ended = self.criteria(sequences, scores) | (left <= 1 - self.max_new_tokens)
+        return sequences, ((left <= 0) & ended) | lost
 
 
 def _for_rows(processors: LogitsProcessorList, document: Tensor) -> LogitsProcessorList:

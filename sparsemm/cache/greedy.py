@@ -1,9 +1,10 @@
-"""Greedy generation: the options for ``generate``, and where the generated rows end."""
+"""Greedy generation: the options for ``generate``, logits without a largest one, and where rows end."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import LogitsProcessor
 
 GREEDY: dict[str, Any] = {
     "do_sample": False,
@@ -13,6 +14,36 @@ GREEDY: dict[str, Any] = {
     "top_k": None,
 }
 """Options of ``generate``; None silences what a checkpoint's generation config says for sampling."""
+
+
+NOT_FINITE = (
+    "the model's logits are not finite: its weights hold NaN or infinity, "
+    "or its number format has too little range (model.dtype)"
+)
+
+
+def not_finite(logits: Tensor) -> Tensor:
+    """Which rows [R] of logits [R, V] have no largest one. Hidden tokens are ``-inf``, which is no fault."""
+    return ~logits.amax(dim=-1).isfinite()
+
+
+class FiniteLogits(LogitsProcessor):
+    """Changes nothing; notes which rows had logits that are not finite, at any step.
+
+    Attributes
+    ----------
+    lost : Tensor or None
+        Bool [B]; None before the first step.
+    """
+
+    def __init__(self) -> None:
+        self.lost: Tensor | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Look at a step's logits [B, V] and return them."""
+        lost = not_finite(scores)
+        self.lost = lost if self.lost is None else self.lost | lost
+        return scores
 
 
 def until_end(generated: Tensor, end: int | list[int] | None) -> list[list[int]]:

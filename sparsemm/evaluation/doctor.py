@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from rich.filesize import decimal
 from torch import Tensor
 from transformers import DynamicCache
@@ -15,7 +16,7 @@ from transformers.utils import logging
 
 from sparsemm.cache import RaggedCache, fan_out
 from sparsemm.cache.checks import check_backend
-from sparsemm.cache.greedy import GREEDY
+from sparsemm.cache.greedy import GREEDY, NOT_FINITE
 from sparsemm.cache.layer import RaggedLayer
 from sparsemm.cache.layout import Backend
 from sparsemm.cache.stock import cache_argument
@@ -26,6 +27,7 @@ from sparsemm.methods import FullKV, KVMethod, check_method
 from sparsemm.models import image_tokens
 from sparsemm.models.checkpoint import fingerprint, locate
 from sparsemm.models.loading import ATTENTION, Checkpoint, device_name, load
+from sparsemm.models.pictures import read_picture
 from sparsemm.models.prompts import asked, prepare
 
 PAGE_SEED = 3_000_000
@@ -136,6 +138,8 @@ class Patient:
         finally:
             self.model.set_attn_implementation(dict(ATTENTION))
         steps = f"prompt and {len(ours)} tokens"
+        if not bool(other.isfinite().all()):
+            return Finding("FullKV", f"without it too, {NOT_FINITE}", good=False)
         if ours != theirs:
             return Finding("FullKV", "other tokens than with transformers' own cache", good=False)
         if torch.equal(mine, other):
@@ -225,7 +229,6 @@ def _picture(path: str | None) -> Image.Image:
     if path is None:
         return make_page(PAGE_SEED).image
     try:
-        return Image.open(path).convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
-        reason = getattr(error, "strerror", None) or "it is no picture"
-        raise InputError(f"image={path} cannot be read: {reason}") from error
+        return read_picture(Path(path)).convert("RGB")
+    except ValueError as error:
+        raise InputError(f"image={path} cannot be read: {error}") from error

@@ -8,15 +8,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from sparsemm.cache import RaggedCache
-from sparsemm.cache.greedy import GREEDY, until_end
+from sparsemm.cache.greedy import GREEDY, NOT_FINITE, FiniteLogits, until_end
 from sparsemm.cache.layout import Backend
 from sparsemm.cache.stock import cache_argument
 from sparsemm.evaluation.allocations import pack
+from sparsemm.evaluation.own_bytes import own_bytes
 from sparsemm.evaluation.prefill import Prefill
-from sparsemm.evaluation.responses import Response
+from sparsemm.evaluation.responses import Response, failure
 from sparsemm.methods import KVMethod
 from sparsemm.models.loading import Checkpoint
 from sparsemm.models.prompts import images_of, prepare
@@ -72,19 +73,33 @@ def generate(
     cache = RaggedCache(
         checkpoint.model.config, method, max_new_tokens=max_new_tokens, backend=backend, **options
     )
-    clock = StepClock()
+    clock, finite = StepClock(), FiniteLogits()
     start = time.perf_counter()
     sequences = checkpoint.model.generate(
         **inputs,
         **cache_argument(cache),
         max_new_tokens=max_new_tokens,
+        logits_processor=LogitsProcessorList([finite]),
         stopping_criteria=StoppingCriteriaList([clock]),
         **GREEDY,
     )
     generated = sequences[:, inputs["input_ids"].shape[1] :]
     tokens = until_end(generated, checkpoint.model.generation_config.eos_token_id)
     stats, rows = cache.stats(), len(tokens)
+    lost = [False] * rows if finite.lost is None else finite.lost.tolist()
     per_layer = stats.realised_per_head.double().mean(dim=-1)  # [layers, B]
+    held = [
+        own_bytes(
+            checkpoint,
+            stats.realised_per_head[:, row],
+            prompt_tokens=stats.prompt_tokens[row],
+            question_tokens=(options["question_tokens"] or [0] * rows)[row],
+            new_tokens=len(tokens[row]),
+            max_new_tokens=max_new_tokens,
+            backend=backend or "grouped",
+        )
+        for row in range(rows)
+    ]
     return [
         Response(
             text=text,
@@ -92,13 +107,15 @@ def generate(
             prompt_tokens=stats.prompt_tokens[row],
             realised_per_layer=tuple(per_layer[:, row].tolist()),
             evicted_tokens=stats.evicted_per_row[row],
-            kv_bytes=(stats.kv_bytes - stats.slack_bytes) / rows,
-            full_kv_bytes=stats.full_kv_bytes / rows,
+            kv_bytes=held[row].kept,
+            full_kv_bytes=held[row].full,
             image=image_key(conversations[row]),
             prefill_s=(clock.times[0] - start) / rows,
             decode_s=(clock.times[-1] - clock.times[0]) / rows,
             kept=pack(stats.realised_per_head[:, row].flatten().tolist()),
         )
+        if not lost[row]
+        else failure(FloatingPointError(NOT_FINITE))
         for row, text in enumerate(texts_of(checkpoint, tokens, until))
     ]
 

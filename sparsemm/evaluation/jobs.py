@@ -134,8 +134,9 @@ def read_job(folder: Path, name: str) -> Job | None:
 
 def read_jobs(folder: Path) -> list[Job]:
     """All jobs of a results folder, by name."""
-    found = (read_job(folder, path.stem) for path in sorted(jobs_folder(folder).glob("*.json")))
-    return [job for job in found if job is not None]
+    names = [path.stem for path in sorted(jobs_folder(folder).glob("*.json"))]
+    found = ((name, read_job(folder, name)) for name in names)
+    return [job for name, job in found if job is not None and job.name == name]  # not a sync program's copy
 
 
 def scheduler_id() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from transformers import PretrainedConfig
@@ -24,7 +25,50 @@ def free_memory(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0]
     import psutil
 
-    return psutil.virtual_memory().available
+    return max(0, min(psutil.virtual_memory().available, *_left_in_containers(), *_left_of_addresses()))
+
+
+def _left_in_containers(root: Path = Path("/sys/fs/cgroup"), membership: str | None = None) -> list[int]:
+    """Bytes left of the limits of this process's control groups (version 1 and 2), outer ones included.
+
+    What a group holds of files it gives back when it is needed, so that does not count as used.
+    """
+    try:
+        lines = (membership or Path("/proc/self/cgroup").read_text()).splitlines()
+    except OSError:  # not Linux
+        return []
+    left = []
+    for _, controllers, path in (line.split(":", 2) for line in lines):
+        if controllers not in ("", "memory"):
+            continue
+        top = root / controllers
+        names = ("memory.max", "memory.current")
+        if controllers:
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        group = top / path.lstrip("/")
+        # In a container, the path is the host's and not there: the group is the top itself.
+        for folder in (group, *group.parents):
+            if not folder.is_relative_to(top):
+                break
+            try:
+                limit, used = ((folder / name).read_text().strip() for name in names)
+                files = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            except (OSError, ValueError):
+                continue
+            if limit != "max":
+                given_back = int(files.get("total_inactive_file", files.get("inactive_file", 0)))
+                left.append(int(limit) - int(used) + given_back)
+    return left
+
+
+def _left_of_addresses() -> list[int]:
+    """Bytes left of ``ulimit -v``, if there is one."""
+    import resource
+
+    import psutil
+
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return [] if limit == resource.RLIM_INFINITY else [limit - psutil.Process().memory_info().vms]
 
 
 def document_bytes(shape: ModelShape, prompt_length: int, itemsize: int) -> int:

@@ -48,8 +48,8 @@ class RequestFigures(TokenCounts):
     evicted_tokens: int = 0
     prefill_s: float | None = None
     decode_s: float | None = None
-    kv_bytes: float = 0.0
-    full_kv_bytes: float = 0.0
+    kv_bytes: float | None = 0.0
+    full_kv_bytes: float | None = 0.0
 
     @classmethod
     def of(cls, response: Response) -> RequestFigures:
@@ -198,7 +198,7 @@ class SparseMMChat(lmms):
         responses: list[Response] = []
         with tqdm(total=len(requests), desc="sparsemm", disable=self.rank != 0) as bar:
             for batch in in_batches(documents, self.batch_size):
-                responses += generate(
+                answers = generate(
                     self.checkpoint,
                     [self._conversation(document) for document in batch],
                     self.method,
@@ -207,6 +207,10 @@ class SparseMMChat(lmms):
                     max_new_tokens=positive("max_new_tokens", batch[0].settings.max_new_tokens),
                     until=batch[0].settings.until,
                 )
+                for document, response in zip(batch, answers, strict=True):
+                    if response.error is not None:
+                        raise InputError(f"document {document.doc_id} has no answer: {response.error}")
+                responses += answers
                 bar.update(len(batch))
         if responses and self.method.evicts and not any(response.evicted_tokens for response in responses):
             logger.warning(
@@ -223,6 +227,8 @@ class SparseMMChat(lmms):
             images_of(conversation)
         except ValueError as error:
             raise InputError(f"document {document.doc_id} cannot be asked{how}: {error}") from error
+        except OSError as error:
+            raise InputError(f"document {document.doc_id} cannot be read: {error}") from error
         return conversation
 
     def clean(self) -> None:

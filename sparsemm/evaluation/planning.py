@@ -12,15 +12,16 @@ from rich.filesize import decimal
 
 from sparsemm.cache import model_shape
 from sparsemm.cache.head_mask import HeadMask
-from sparsemm.configs import InputError
+from sparsemm.configs import InputError, nearest
 from sparsemm.evaluation import tasks
 from sparsemm.evaluation.ablations import fractions
 from sparsemm.evaluation.cells import Cell, expand
 from sparsemm.evaluation.estimate import rate_of
 from sparsemm.evaluation.memory import SHARE, document_bytes, free_memory, row_bytes, rows_that_fit
 from sparsemm.evaluation.missing import require
+from sparsemm.evaluation.official import BENCHMARKS
 from sparsemm.evaluation.processes import device_of
-from sparsemm.evaluation.tables import QUESTION_AFTER
+from sparsemm.evaluation.tables import CELL_COLUMNS, QUESTION_AFTER
 from sparsemm.methods.head_scored import HeadScored
 from sparsemm.models.checkpoint import fingerprint, locate
 from sparsemm.models.loading import ANSWERING, Checkpoint, check_weights, read_config, without_weights
@@ -28,6 +29,10 @@ from sparsemm.models.prompts import prepare, question_tokens
 
 if TYPE_CHECKING:
     from sparsemm.evaluation.requests import Document
+
+
+OPTION_OF = {"model": "model.name", "metric": "tasks.{task}.metric", "window": "model.window"}
+"""Options whose columns have other names; the parameters of a method are named as they are."""
 
 
 def check_options(config: Mapping[str, Any]) -> None:
@@ -82,8 +87,33 @@ def plan(config: Mapping[str, Any]) -> list[Cell]:
     }
     task_identities = {name: tasks.identity(name, given) for name, given in config["tasks"].items()}
     cells = expand(config, model_identity=model_identity, task_identities=task_identities)
+    _check_rows(cells)
     _check_shapes(cells, checkpoint)
     return sorted(cells, key=lambda cell: cell.method.evicts)
+
+
+def _check_rows(cells: Sequence[Cell]) -> None:
+    """Refuse what could not stand in a cell's row: that is found before anything is computed.
+
+    Raises
+    ------
+    InputError
+        One line that names the option.
+    """
+    for cell in cells:
+        for name, value in cell.columns().items():
+            column = CELL_COLUMNS[name]
+            if column.holds(value) and (name not in ("model", "metric") or value):
+                continue
+            option = OPTION_OF.get(name, name).format(task=cell.task, method=cell.method_name)
+            quoted = isinstance(value, int | float) and column.type == "text"
+            advice = f"; quotes make it one: {option}='\"{value}\"'" if quoted else ""
+            kind = {"text": "a text", "integer": "a whole number of 64 bits"}.get(column.type, "a number")
+            raise InputError(f"{option} must be {kind}, got {value!r}{advice}")
+        if cell.task not in BENCHMARKS and cell.metric not in (known := tasks.metrics(cell.task)):
+            raise InputError(
+                f"the task {cell.task} has no metric {cell.metric!r}; {nearest(cell.metric, known)}"
+            )
 
 
 def _check_shapes(cells: Sequence[Cell], checkpoint: Path) -> None:

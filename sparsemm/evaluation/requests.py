@@ -14,12 +14,14 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.protocol import ChatMessages
 from lmms_eval.tasks import TaskManager, get_task_dict
 from loguru import logger
+from PIL import Image
 
 from sparsemm.configs import InputError
 from sparsemm.evaluation.official import BENCHMARKS, build
 from sparsemm.evaluation.tables import IMAGE_QUESTION, QUESTION_AFTER
 from sparsemm.evaluation.tasks import check_data, include_path
-from sparsemm.models.prompts import check_question_last
+from sparsemm.models.pictures import whole_pictures
+from sparsemm.models.prompts import check_question_last, images_of
 
 DEFAULT_NEW_TOKENS = 128
 """Upper limit of generated tokens where neither the user nor the task gives one."""
@@ -96,9 +98,16 @@ class Document:
         Raises
         ------
         ValueError
-            If they cannot be given in the form `prompt`: text before an image, or no image.
+            If they cannot be given in the form `prompt`: text before an image, or no image; if they hold a
+            video or a sound.
+        OSError
+            If an image is no picture, or cut off. A task's own code may raise anything else.
         """
-        messages = ChatMessages(messages=self.to_messages(self.dataset[self.doc_id])).to_hf_messages()
+        with whole_pictures():
+            messages = ChatMessages(messages=self.to_messages(self.dataset[self.doc_id])).to_hf_messages()
+            for image in images_of(messages):
+                if isinstance(image, Image.Image):
+                    image.load()
         if prompt == QUESTION_AFTER:
             check_question_last(messages)
         return messages

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ from sparsemm.evaluation.answers import answer
 from sparsemm.evaluation.cells import Cell
 from sparsemm.evaluation.memory import Limits
 from sparsemm.evaluation.requests import Document
-from sparsemm.evaluation.responses import Response, ResponseKey
+from sparsemm.evaluation.responses import Response, ResponseKey, failure
 from sparsemm.evaluation.store import ResponseStore
 from sparsemm.models.loading import Checkpoint
 from sparsemm.models.prompts import prepare
@@ -119,10 +118,3 @@ def _refused(
         except (ValueError, OSError) as error:
             refused[document.doc_id] = error
     return refused
-
-
-def failure(error: Exception) -> Response:
-    """What is recorded of a document that could not be answered: the reason, in one line."""
-    reason = " ".join(f"{type(error).__name__}: {error}".split())
-    reason = re.sub(r" at 0x[0-9a-f]+", "", reason)  # an object's address is another one in every run
-    return Response("", (), 0, (), 0, 0.0, 0.0, error=reason)

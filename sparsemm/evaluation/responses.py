@@ -5,6 +5,7 @@ Only the standard library is imported: the store and its readers need no torch.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -43,8 +44,9 @@ class Response:
         Entries kept per KV head after the prompt, mean over KV heads, one value per compressible layer.
     evicted_tokens : int
         Over all layers and KV heads; 0: nothing was compressed.
-    kv_bytes, full_kv_bytes : float
-        Bytes of the cache, and of one that keeps everything: the batch's over its documents.
+    kv_bytes, full_kv_bytes : float or None
+        Bytes of the cache, and of one that keeps everything, in a run of the document alone. None where an
+        older version stored the response: its bytes were a batch's, shared out.
     image : str
         Hash of the pixels of the prompt's images: documents that share images share it.
     error : str or None
@@ -61,8 +63,8 @@ class Response:
     prompt_tokens: int
     realised_per_layer: tuple[float, ...]
     evicted_tokens: int
-    kv_bytes: float
-    full_kv_bytes: float
+    kv_bytes: float | None
+    full_kv_bytes: float | None
     image: str = ""
     error: str | None = None
     prefill_s: float | None = None
@@ -79,3 +81,10 @@ class Response:
     def new_tokens(self) -> int:
         """How many tokens were generated."""
         return len(self.tokens)
+
+
+def failure(error: Exception) -> Response:
+    """What is recorded of a document that could not be answered: the reason, in one line."""
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    reason = re.sub(r" at 0x[0-9a-f]+", "", reason)  # an object's address is another one in every run
+    return Response("", (), 0, (), 0, 0.0, 0.0, error=reason)

@@ -49,7 +49,8 @@ class Scored:
     value : float
         The score over all documents, as the task's aggregation gives it.
     aggregation : str or None
-        Name of the task's own aggregation (``module:function``); None if the score is a mean.
+        Name of the task's own aggregation (``module:function``), empty if it has none that can be called
+        again; None if the score is the mean of the documents' own.
     samples : dict of lists
         Columns of equal length in document order: ``doc_id``, ``response``, ``target``, ``score``, and, if
         there is an `aggregation`, ``aggregated``: each document's input to it.
@@ -166,24 +167,24 @@ def read_results(results: Mapping[str, Any] | None, task: str, metric: str) -> S
     benchmark = BENCHMARKS.get(task)
     if benchmark is not None and metric in benchmark.per_document:
         samples["score"] = benchmark.per_document[metric]([sample[metric] for sample in logged])
-        named = None
-    if named is not None and (benchmark is None or benchmark.resampled):
+        named = ""
+    if named and (benchmark is None or benchmark.resampled):
         try:  # None: a document without this metric, such as MME's of cognition
             samples["aggregated"] = [_json_value(sample.get(metric)) for sample in logged]
         except (TypeError, ValueError, AttributeError):  # nothing that a file can hold: no intervals
-            named = None
+            named = ""
     return Scored(float(given[metric]), named, samples)
 
 
 def _aggregation(metrics: Sequence[Mapping[str, Any]], metric: str) -> str | None:
-    """Name of the aggregation of a task's metric; None for a mean, and for one that has no name."""
+    """Name of the aggregation of a task's metric; None for a mean, empty for one that has no name."""
     chosen = next((entry.get("aggregation") for entry in metrics if entry["metric"] == metric), None)
     if chosen is None:
         chosen = get_metric_aggregation(metric)
     elif isinstance(chosen, str):
         chosen = get_aggregation(chosen)
     name = name_of(chosen) if chosen is not None else None
-    return None if name in MEANS else name
+    return None if name in MEANS else name or ""
 
 
 def _json_value(value: Any) -> Any:

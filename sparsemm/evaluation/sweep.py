@@ -10,13 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from sparsemm.configs import InputError
 from sparsemm.evaluation.cells import Cell
 from sparsemm.evaluation.estimate import print_estimate
 from sparsemm.evaluation.missing import print_missing, what_is_missing
 from sparsemm.evaluation.one_model import check_one_model
 from sparsemm.evaluation.planning import by_run, check_options, plan, print_plan, rows_in_memory
 from sparsemm.evaluation.processes import Processes, device_of, processes
-from sparsemm.evaluation.results import check_folder, derive_union, is_finished, write_cell, write_run
+from sparsemm.evaluation.results import (
+    check_folder,
+    derive_union,
+    has_run,
+    is_finished,
+    set_broken_aside,
+    write_cell,
+    write_run,
+)
 from sparsemm.evaluation.store import PlannedCell, ResponseStore
 from sparsemm.evaluation.terminal import cell_name, responses_progress
 
@@ -79,7 +88,8 @@ def run(
     Raises
     ------
     InputError, ValueError
-        Wrong options, found before anything runs.
+        Wrong options, found before anything runs; or cells under which no document could be answered, which
+        are not written: their score would be that of empty texts.
     """
     import pandas as pd
 
@@ -107,8 +117,15 @@ def run(
         if done := len(cells) - len(missing):
             console.print(f"{done} of {len(cells)} cells are finished already in {folder}")
         together.wait()  # nobody writes before all have seen what is missing
+        if together.rank == 0:
+            for notice in set_broken_aside(folder):
+                console.print(notice, markup=False)
         if not missing:
-            return Outcome(cells, folder, derive_union(folder, groups)) if together.rank == 0 else nothing
+            if together.rank > 0:
+                return nothing
+            if job is None and not has_run(folder):
+                write_run(folder, config)
+            return Outcome(cells, folder, derive_union(folder, groups))
         with console.status("loading the model and lmms-eval"):
             checkpoint, documents = _load(missing, config)
         if together.rank == 0 and job is None:
@@ -126,8 +143,16 @@ def run(
             stack.close()  # lmms-eval would wait for the other processes too
             if together.rank > 0:
                 return nothing
-            failed = _score(missing, store, config, checkpoint, folder, console)
-    return Outcome(cells, folder, derive_union(folder, groups), failed)
+            failed, unanswered = _score(missing, documents, store, config, checkpoint, folder, console)
+    finished = len(missing) > len(unanswered) or len(cells) > len(missing)
+    table = derive_union(folder, groups) if finished else pd.DataFrame()
+    if unanswered:
+        reasons = "; ".join(f"{task}: {reason}" for task, reason in dict(unanswered).items())
+        raise InputError(
+            f"no document could be answered under {len(unanswered)} of {len(cells)} cells, which have no "
+            f"score ({reasons}); the same command tries again"
+        )
+    return Outcome(cells, folder, table, failed)
 
 
 def groups_of(cells: Sequence[Cell]) -> dict[tuple[str, str], str]:
@@ -207,18 +232,28 @@ def _answer(
 
 def _score(
     cells: Sequence[Cell],
+    documents: Mapping[str, Sequence[Document]],
     store: ResponseStore,
     config: Mapping[str, Any],
     checkpoint: Checkpoint,
     folder: Path,
     console: Console,
-) -> dict[tuple[str, int], str]:
-    """Score cells from their responses; each is on disk before the next begins. Return what failed."""
+) -> tuple[dict[tuple[str, int], str], list[tuple[str, str]]]:
+    """Score cells from their responses; each is on disk before the next begins.
+
+    Return what failed; and, for each cell of which all did, which is not scored, its task and a reason.
+    """
     from sparsemm.evaluation.measure import measure
 
     failed: dict[tuple[str, int], str] = {}
+    unanswered: list[tuple[str, str]] = []
     for number, cell in enumerate(cells, start=1):
         responses = store.responses(cell.run, cell.key, cell.task)
+        errors = [responses[document.doc_id].error for document in documents[cell.task]]
+        if all(errors):
+            unanswered.append((cell.task, str(errors[0])))
+            console.print(f"{number}/{len(cells)} {cell_name(cell)}: no document could be answered")
+            continue
         options = config["tasks"][cell.task]
         row, samples, allocation = measure(cell, responses, config["limit"], checkpoint, options)
         write_cell(folder, cell.id, cell.group, row, samples, allocation, cell.model_id)
@@ -230,4 +265,4 @@ def _score(
         for doc_id, error in zip(samples["doc_id"], samples["error"], strict=True):
             if error is not None:
                 failed[cell.task, doc_id] = error
-    return failed
+    return failed, unanswered

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised whenever a column is added or changes its meaning."""
 
 
@@ -28,8 +29,16 @@ class Column(NamedTuple):
     meaning: str
 
     def holds(self, value: object) -> bool:
-        """Whether a value may stand in this column; None may in all."""
-        return value is None or isinstance(value, PYTHON_TYPES[self.type])
+        """Whether a value may stand in this column; None may in all, NaN and infinity in none."""
+        if value is None:
+            return True
+        if isinstance(value, bool) and self.type != "boolean":  # a bool is an int to Python
+            return False
+        if not isinstance(value, PYTHON_TYPES[self.type]):
+            return False
+        if isinstance(value, float):
+            return math.isfinite(value)
+        return not isinstance(value, int) or -(2**63) <= value < 2**63
 
 
 CELL_COLUMNS: dict[str, Column] = {
@@ -89,9 +98,12 @@ CELL_COLUMNS: dict[str, Column] = {
     "n_uncompressed": Column("integer", "documents of whose prompt nothing was evicted"),
     "kv_bytes": Column(
         "integer",
-        "mean bytes that hold a document's K and V when its text is done, free slots not counted",
+        "mean bytes that hold a document's K and V when its text is done, free slots not counted, in a run "
+        "of the document alone; up to schema 3 a batch's over its documents, padding included",
     ),
-    "full_kv_bytes": Column("integer", "bytes that a full cache of the same tokens would hold"),
+    "full_kv_bytes": Column(
+        "integer", "bytes that a full cache of the same tokens would hold; up to schema 3 as in `kv_bytes`"
+    ),
     "prefill_s": Column(
         "number",
         "mean seconds to the first token for one document: a batch's time over its documents; "

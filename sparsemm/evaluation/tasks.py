@@ -64,6 +64,12 @@ def identity(task: str, options: Mapping[str, Any] | None = None) -> dict[str, A
     }
 
 
+def metrics(task: str) -> list[str]:
+    """Names of the metrics of a local task."""
+    config = yaml.load(TASK_FILES[task].replace("!function ", ""), yaml.SafeLoader)
+    return [entry["metric"] for entry in config["metric_list"]]
+
+
 def include_path() -> Path:
     """Folder of the local tasks; made if it is not there yet, and only ever seen complete.
 

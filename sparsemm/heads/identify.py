@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 from tqdm import tqdm
+from transformers import LogitsProcessorList
 from transformers.utils import logging
 
+from sparsemm.cache.greedy import NOT_FINITE, FiniteLogits
 from sparsemm.configs import InputError
 from sparsemm.heads.chosen import choose
 from sparsemm.heads.concentration import write_statistics
@@ -53,7 +55,11 @@ def score_batch(
     sizes = [[image.size] for image in images]
     placed = image_tokens(model.config, processor, inputs, sizes, **checkpoint.images_kwargs)
     with torch.inference_mode(), probe(model) as steps:
-        output: Any = model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False, num_beams=1)  # pyright: ignore
+        finite = FiniteLogits()
+        options: dict[str, Any] = {"logits_processor": LogitsProcessorList([finite]), "num_beams": 1}
+        output: Any = model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False, **options)  # pyright: ignore
+    if finite.lost is not None and bool(finite.lost.any()):
+        raise ValueError(NOT_FINITE)
     looked = torch.stack([torch.stack(layers) for layers in steps]).cpu().numpy()  # [steps, layers, B, heads]
     generated = output[:, inputs["input_ids"].shape[1] :].tolist()
     special = set(processor.tokenizer.all_special_ids)

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, overload
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from sparsemm.configs import InputError
 from sparsemm.documents import KINDS, RUNNING_VERSION, VERSION, Word, make_page, make_running_page
 from sparsemm.documents.prose import load_prose
 from sparsemm.documents.running import SMALLEST
+from sparsemm.models.pictures import read_picture
 
 BOXES = "boxes.json"
 """In a folder of documents: ``{"a.png": [{"text": "TOTAL", "box": [left, top, right, bottom]}, …], …}``."""
@@ -70,10 +71,9 @@ class Scan(LineEach):
             If it cannot be read.
         """
         try:
-            return Image.open(self.path).convert("RGB")
-        except (OSError, UnidentifiedImageError) as error:
-            reason = getattr(error, "strerror", None) or "it is no picture"
-            raise InputError(f"{self.path} cannot be read: {reason}") from error
+            return read_picture(self.path).convert("RGB")
+        except ValueError as error:
+            raise InputError(f"{self.path} cannot be read: {error}") from error
 
 
 def generated(

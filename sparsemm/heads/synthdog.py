@@ -9,7 +9,6 @@ columns are read the same way.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -18,11 +17,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from sparsemm.configs import InputError
 from sparsemm.documents import Word
 from sparsemm.heads.sources import LineEach
+from sparsemm.models.pictures import read_picture
 
 DATASET = "nnethercott/synthdog-en-detection"
 REGIONS = "2_coord"
@@ -47,8 +47,8 @@ class Row(LineEach):
             If it cannot be decoded.
         """
         try:
-            return Image.open(io.BytesIO(self.picture)).convert("RGB")
-        except (OSError, UnidentifiedImageError) as error:
+            return read_picture(self.picture).convert("RGB")
+        except ValueError as error:
             raise InputError(f"{self.name}: its image cannot be read: {error}") from error
 
     @property

@@ -9,12 +9,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from sparsemm.configs import InputError
 from sparsemm.evaluation.official import BENCHMARKS, local_files
 from sparsemm.evaluation.task_files import TASK_FILES
 from sparsemm.evaluation.tasks import check_data, include_path
+from sparsemm.models.pictures import read_picture
 
 STEPS = ((640, 60), (512, 50), (384, 45), (288, 40), (256, 25), (192, 25), (144, 20), (96, 15))
 """Longest side in pixels and WebP quality, from the best down; the first that is small enough is taken."""
@@ -27,11 +28,15 @@ OPTIONS = ("options", *"ABCD")
 
 
 class Shown(NamedTuple):
-    """A document: what is asked, the hash of its image's pixels as in samples.parquet, a WebP in base64."""
+    """A document: what is asked, hashes of its image's pixels as samples.parquet may have them, a small WebP.
+
+    The picture is in base64; where there is none, `problem` says why.
+    """
 
     question: str
     images: tuple[str, ...]
     picture: str
+    problem: str = ""
 
 
 def documents_of(
@@ -77,7 +82,7 @@ def _read(files: tuple[Path, ...], count: int, limit: int) -> list[Shown]:
     tried = [row for at, row in enumerate(_rows(files, count)) if at % every == 0]
     side, quality = STEPS[-1]
     for side, quality in STEPS:
-        spent = [len(_picture(_image(row), side, quality)) for row in tried]
+        spent = [len(_shown(row, side, quality).picture) for row in tried]
         if sum(spent) * count <= limit * len(spent):
             break
     return [_shown(row, side, quality) for row in _rows(files, count)]
@@ -99,38 +104,28 @@ def _rows(files: Sequence[Path], count: int) -> Iterator[dict[str, Any]]:
                     yield row
 
 
-def _image(row: Mapping[str, Any]) -> Image.Image | None:
-    """The decoded image; None where there is none, or it is no image."""
+def _shown(row: Mapping[str, Any], side: int, quality: int) -> Shown:
     held = row.get("image")
     content = held.get("bytes") if isinstance(held, dict) else held
     if not isinstance(content, bytes):
-        return None
-    try:
-        image = Image.open(io.BytesIO(content))
-        image.load()
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
-        return None
-    return image
-
-
-def _shown(row: Mapping[str, Any], side: int, quality: int) -> Shown:
-    image = _image(row)
-    if image is None:
-        return Shown(_question(row), (), "")
+        return Shown(_question(row), (), "", "there is none in the data")
     from sparsemm.evaluation.generation import image_key  # here, because it needs torch
 
-    # Most tasks' code gives the model the image as RGB, some as it is.
-    seen = dict.fromkeys(
-        image_key([{"role": "user", "content": [{"type": "image", "image": form}]}])
-        for form in (image, image.convert("RGB"))
-    )
-    return Shown(_question(row), tuple(seen), _picture(image, side, quality))
+    try:
+        image = read_picture(content)
+        rgb = image.convert("RGB")
+        # Most tasks' code gives the model the image as RGB, some as it is.
+        seen = dict.fromkeys(
+            image_key([{"role": "user", "content": [{"type": "image", "image": form}]}])
+            for form in (image, rgb)
+        )
+        return Shown(_question(row), tuple(seen), _picture(rgb, side, quality))
+    except (ValueError, OSError) as error:
+        return Shown(_question(row), (), "", str(error))
 
 
-def _picture(image: Image.Image | None, side: int, quality: int) -> str:
-    if image is None:
-        return ""
-    small = image.convert("RGB")
+def _picture(image: Image.Image, side: int, quality: int) -> str:
+    small = image.copy()
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     small.save(buffer, format="WEBP", quality=quality, method=4)

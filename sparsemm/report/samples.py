@@ -82,6 +82,13 @@ def explorer(
             shown[task] = []
             found.notices.append(f"no pictures and questions of {task}: {error}")
         found.pictures[task] = [one.picture for one in shown[task]]
+        broken = [(at, one.problem) for at, one in enumerate(shown[task]) if one.problem]
+        if broken:
+            at, problem = broken[0]
+            found.notices.append(
+                f"{len(broken)} of {len(shown[task])} pictures of {task} cannot be shown, "
+                f"the first of document {at}: {problem}"
+            )
     by_cell = dict(iter(results.samples.groupby("cell", sort=False)))
     for at, group in enumerate(groups):
         mine = [(index, row) for index, row in enumerate(rows) if row["group"] == at]
@@ -135,9 +142,12 @@ def _group(
                 answers[at].append(list(answer))
         given[str(index)] = base64.b64encode(numbers.tobytes()).decode("ascii")
     firsts = everything.drop_duplicates("doc_id").set_index("doc_id").loc[doc_ids]
+    images = firsts["image"].tolist()
+    problems = [shown[doc_id].problem if doc_id < len(shown) else "" for doc_id in doc_ids]
+    # A document that the sweep could not read either has no hash there.
     fits = [
-        doc_id < len(shown) and bool(shown[doc_id].images) and image in shown[doc_id].images
-        for doc_id, image in zip(doc_ids, firsts["image"].tolist(), strict=True)
+        doc_id < len(shown) and (image in shown[doc_id].images or (bool(problem) and not text(image)))
+        for doc_id, image, problem in zip(doc_ids, images, problems, strict=True)
     ]
     part = {
         "documents": doc_ids,
@@ -145,13 +155,15 @@ def _group(
         "questions": [
             shown[doc_id].question if fit else None for doc_id, fit in zip(doc_ids, fits, strict=True)
         ],
-        "pictured": [int(fit) for fit in fits],
+        "pictured": [int(fit and not problem) for fit, problem in zip(fits, problems, strict=True)],
+        "problems": {str(at): problem for at, problem in enumerate(problems) if problem},
         "targets": [_target(value) for value in firsts["target"].tolist()],
         "prompt_tokens": [number(value) for value in firsts["prompt_tokens"].tolist()],
         "answers": answers,
         "given": given,
     }
-    return part, len(fits) - sum(fits) if shown else 0
+    foreign = sum(not fit and not problem for fit, problem in zip(fits, problems, strict=True))
+    return part, foreign if shown else 0
 
 
 def _score(value: Any) -> float | int | None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
+import sys
 import threading
 import time
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from sparsemm.configs import InputError
 from sparsemm.evaluation.status import read_status
@@ -19,6 +23,12 @@ HOST = "127.0.0.1"
 PORT = 8765
 POLL_S = 2.0
 """How often the folder is looked at."""
+
+PATIENCE_S = 10.0
+"""How long a client may take for a request and its answer."""
+
+CLIENTS = 32
+"""So many are answered at a time."""
 
 REST = 10
 """After a page is made, so many times as long no other is: the sweep needs the machine."""
@@ -64,8 +74,9 @@ class Live:
         while not ended.wait(POLL_S):
             try:
                 self.refresh()
-            except (ValueError, OSError) as error:
-                self.status = f"The results cannot be read now: {' '.join(str(error).split())}"
+            except Exception as error:  # a thread that ends would leave an old page that looks alive
+                unexpected = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
+                self.status = f"The results cannot be read now: {' '.join(f'{unexpected}{error}'.split())}"
 
 
 def version_of(folder: Path) -> str:
@@ -101,7 +112,7 @@ def status_line(folder: Path) -> str:
         parts.append("no sweep is running")
     elif status.speed is not None and left:
         parts.append(f"about {left / status.speed.responses:.0f} min left")
-    return "; ".join(parts) + "."
+    return "; ".join([*parts, *status.notices]) + "."
 
 
 class Server(ThreadingHTTPServer):
@@ -111,7 +122,34 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, live: Live, port: int) -> None:
         self.live = live
+        self._open: dict[Any, float] = {}  # connection -> when it came
         super().__init__((HOST, port), Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread; what comes while `CLIENTS` are being answered is closed at once."""
+        if len(self._open) >= CLIENTS:
+            self.shutdown_request(request)
+            return
+        self._open[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection, whoever does it."""
+        self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Hang up on who has taken too long, also byte by byte; twice a second, while serving."""
+        now = time.monotonic()
+        for request, since in dict(self._open).items():
+            if now - since > PATIENCE_S:
+                with suppress(OSError):  # its own thread may be closing it
+                    request.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a client that has gone; anything else is a fault of ours."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
 
 class Handler(BaseHTTPRequestHandler):

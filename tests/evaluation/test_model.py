@@ -276,6 +276,8 @@ def test_a_decode_backend_may_be_chosen(untrained):
     default, loop = (chat.generate_until(requests(settings))[0].token_counts for chat in chats)
     assert isinstance(default, RequestFigures)
     assert isinstance(loop, RequestFigures)
+    assert loop.kv_bytes is not None
+    assert default.kv_bytes is not None
     assert loop.kv_bytes < default.kv_bytes
     with pytest.raises(InputError, match="backend must be one of grouped, loop, padded, triton"):
         SparseMMChat(str(untrained), **options, **wrong)

@@ -3,15 +3,18 @@
 import http.client
 import json
 import signal
+import socket
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 
 import pytest
 
 from sparsemm import cli
-from sparsemm.report import PageOptions
+from sparsemm.report import PageOptions, serve
 from sparsemm.report.serve import HOST, Live, Server, status_line, version_of
 from tests.evaluation.provoking import process
 from tests.report.browser import launched, opened, until
@@ -99,6 +102,54 @@ def test_damage_while_it_runs_is_said_and_the_page_stays(results):
     assert live.page == page
     assert "broken.json is no cell's file" in live.status
     assert str(results) in live.status
+
+
+def test_following_goes_on_after_an_unexpected_exception(results, monkeypatch):
+    live = Live(results, PageOptions())
+    monkeypatch.setattr(serve, "POLL_S", 0.05)
+    raised = threading.Event()
+
+    def broken() -> None:
+        monkeypatch.setattr(live, "refresh", refresh)
+        raised.set()
+        raise KeyError("a fault of our own")
+
+    refresh, ended = live.refresh, threading.Event()
+    monkeypatch.setattr(live, "refresh", broken)
+    thread = threading.Thread(target=live.follow, args=(ended,), daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 120
+    while not live.page and time.monotonic() < deadline:
+        time.sleep(0.05)
+    ended.set()
+    thread.join()
+    assert raised.is_set()
+    assert live.page
+    assert live.status.startswith("13 of 13 cells are finished")
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: ", b"GET /version HTTP/1.1\r\nX: "])
+def test_clients_that_never_end_are_hung_up_on(server, monkeypatch, sent):
+    """As many as are answered at a time, and more; some send a byte now and then."""
+    monkeypatch.setattr(serve, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(serve, "CLIENTS", 8)
+    before = threading.active_count()
+    with ExitStack() as stack:
+        clients = [
+            stack.enter_context(socket.create_connection(server.server_address[:2], timeout=30))
+            for _ in range(40)
+        ]
+        for client in clients:
+            with suppress(OSError):
+                client.sendall(sent)
+        assert threading.active_count() <= before + 8
+        for client in clients:
+            for byte in (sent and b"x", b""):
+                with suppress(OSError):
+                    client.sendall(byte)
+            with suppress(OSError):
+                assert client.recv(1) == b""
+        assert get(server, "/version")[0] == 200
 
 
 def test_a_port_that_is_taken(server, results, capsys):

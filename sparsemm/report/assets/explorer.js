@@ -160,7 +160,7 @@ function drawSample() {
   if (picture) image.src = `data:image/webp;base64,${picture}`;
   else image.removeAttribute("src");
   image.alt = picture ? `Picture of document ${data.documents[at]}` : "";
-  element("sample-caption").textContent = [picture ? "" : "No picture is at hand", data.prompt_tokens[at] === null ? "" : `${data.prompt_tokens[at]} prompt tokens`].filter(Boolean).join(" · ");
+  element("sample-caption").textContent = [picture ? "" : data.problems[at] ? `The picture cannot be shown: ${data.problems[at]}` : "No picture is at hand", data.prompt_tokens[at] === null ? "" : `${data.prompt_tokens[at]} prompt tokens`].filter(Boolean).join(" · ");
   element("sample-question").textContent = data.questions[at] ?? "(not at hand)";
   element("sample-target").textContent = data.targets[at].join("\n") || "(none)";
   const full = fullOf(explorer.group);
