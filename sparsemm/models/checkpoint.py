@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from sparsemm.configs import InputError, names, nearest, shipped
+from sparsemm.models.untrusted import check_folder
 
 WEIGHTS = ("*.safetensors", "*.bin")
 """Files whose content is sampled when they are large."""
 
 FILES = (
     *("config.json", "generation_config.json", "*processor*.json", "*token*.json", "vocab*", "merges.txt"),
-    *("chat_template*", "*.model", "*.safetensors.index.json"),
+    *("chat_template*", "*.model", "*.safetensors.index.json", "*.py"),
 )
 """Small files that decide what a model answers; model cards and training state are not among them."""
 
@@ -31,8 +32,10 @@ def locate(pretrained: str) -> Path:
     Raises
     ------
     InputError
-        If there is no such checkpoint.
+        If there is no such checkpoint, or it is not ordinary files in one folder.
     """
+    if not isinstance(pretrained, str) or not pretrained:
+        raise InputError(f"model.pretrained must be a folder or a name on the hub, got {pretrained!r}")
     if pretrained == "tiny":
         folder = shipped("tiny/checkpoint")
     elif (folder := Path(pretrained)).exists():
@@ -45,6 +48,7 @@ def locate(pretrained: str) -> Path:
         )
     if not (folder / "config.json").is_file():
         raise InputError(f"no checkpoint in {folder}: there is no config.json")
+    check_folder(folder)
     return folder
 
 
@@ -66,6 +70,8 @@ def fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     weights = {path for pattern in WEIGHTS for path in folder.glob(pattern)}
     for path in sorted(weights | {path for pattern in FILES for path in folder.glob(pattern)}):
+        if not path.is_file():
+            continue
         digest.update(f"{path.name}:".encode())
         sample(digest, path)
     return digest.hexdigest()[:16]
