@@ -50,6 +50,17 @@ def given_or_shipped(path: str | Path) -> Path:
         raise InputError(f"no such file: {path}") from None
 
 
+def check_ordinary(path: Path) -> None:
+    """Raise ``ValueError`` for a pipe, a socket or a device, which would be waited for, or read, for ever."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError("it is neither a file nor a folder")
+
+
+def is_within(path: Path, folder: Path) -> bool:
+    """Whether a path, its links followed, is in a folder: what data name is opened only if it is."""
+    return path.resolve().is_relative_to(folder.resolve())
+
+
 def names(group: str) -> list[str]:
     """Names of the configurations in a group of the tree, sorted: ``names("method")``."""
     return sorted(path.stem for path in (shipped("eval_configs") / group).glob("*.yaml"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from rich.filesize import decimal
 from torch import Tensor
 from transformers import DynamicCache
@@ -20,6 +20,7 @@ from sparsemm.cache.layer import RaggedLayer
 from sparsemm.cache.layout import Backend
 from sparsemm.configs import InputError
 from sparsemm.documents import make_page
+from sparsemm.documents.opening import open_picture
 from sparsemm.evaluation.methods import build_method
 from sparsemm.methods import FullKV, KVMethod
 from sparsemm.models import image_tokens
@@ -220,7 +221,6 @@ def _picture(path: str | None) -> Image.Image:
     if path is None:
         return make_page(PAGE_SEED).image
     try:
-        return Image.open(path).convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
-        reason = getattr(error, "strerror", None) or "it is no picture"
-        raise InputError(f"image={path} cannot be read: {reason}") from error
+        return open_picture(path)
+    except ValueError as error:
+        raise InputError(f"image={path} cannot be read: {error}") from error

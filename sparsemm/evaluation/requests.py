@@ -15,6 +15,7 @@ from lmms_eval.tasks import TaskManager, get_task_dict
 from loguru import logger
 
 from sparsemm.configs import InputError
+from sparsemm.evaluation.embedded import embedded
 from sparsemm.evaluation.official import BENCHMARKS, build
 from sparsemm.evaluation.tables import IMAGE_QUESTION, QUESTION_AFTER
 from sparsemm.evaluation.tasks import check_data, include_path
@@ -147,7 +148,8 @@ def load_documents(
         raise InputError(f"the task {task} has no documents")
     if {request.request_type for request in requests} != {"generate_until"}:
         raise InputError(f"the task {task} does not ask for one generated text for each document")
-    found = [Document.of(one, loaded.dataset[arguments(one)[5]], max_new_tokens) for one in requests]
+    data = {split: embedded(loaded.dataset[split]) for split in {arguments(one)[5] for one in requests}}
+    found = [Document.of(one, data[arguments(one)[5]], max_new_tokens) for one in requests]
     return sorted(found, key=lambda document: document.doc_id)
 
 

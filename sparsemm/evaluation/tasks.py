@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from sparsemm.configs import InputError
+from sparsemm.configs import InputError, check_ordinary
 from sparsemm.documents import VERSION
 from sparsemm.documents.drawn import SIZES
 from sparsemm.evaluation import official
@@ -108,9 +108,11 @@ def check_data(task: str) -> None:
     folder = include_path()
     file = folder / f"{task}.yaml"
     try:
+        check_ordinary(file)
         if file.read_text(encoding="utf-8") != TASK_FILES[task]:
             raise ValueError("it is not what sparsemm wrote")
         file = folder / f"{task}.parquet"
+        check_ordinary(file)
         with file.open("rb") as handle:
             table = pq.ParquetFile(handle).read()
         if lacking := sorted(documents(task, 1)[0].keys() - set(table.column_names)):

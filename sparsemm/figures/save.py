@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ def save(
     width: float | None = None,
     efficiency: str | Path | None = None,
     paper: bool = False,
+    heads: Sequence[str | Path] = (),
     say: Callable[[str], None] | None = None,
 ) -> list[Path]:
     """Draw every figure that a results folder has the data for, as PNG and PDF in ``<folder>/figures/``.
@@ -46,6 +47,8 @@ def save(
         ``score_vs_latency``.
     paper : bool, default=False
         Mark the scores that SparseMM's authors published in ``accuracy_vs_budget``.
+    heads : sequence of paths, optional
+        Files of head scores that the cells used and that neither lie in the folder nor come with sparsemm.
     say : callable, optional
         Called with a line for each figure that is left out; default: a warning.
 
@@ -77,7 +80,9 @@ def save(
         if not figures:
             left_out("decode_vs_context is left out: no model was measured at two prompt lengths")
     if (folder / "cells.csv").is_file() or not timed:
-        figures |= sweep_figures(folder, decode=decode, paper=paper, say=left_out, **sized)
+        figures |= sweep_figures(
+            folder, decode=decode, paper=paper, heads=[*map(Path, heads)], say=left_out, **sized
+        )
     if not figures:
         raise ValueError(f"nothing of {folder} can be drawn: {reasons[0]}")
     return [path for name, figure in figures.items() for path in _write(figure, folder / "figures", name)]

@@ -118,7 +118,7 @@ class HeadScores:
             if hits is None:
                 raise ValueError("it holds no tensor 'hits'")
             card_path = path.with_suffix(".json")
-            if not card_path.exists():
+            if not card_path.is_file():
                 raise FileNotFoundError(f"{path} has no card beside it: {card_path.name}")
             card = json.loads(card_path.read_text(encoding="utf-8"))
             _check_card(card, card_path.name, hits)

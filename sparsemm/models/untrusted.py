@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sparsemm.configs import InputError
+from sparsemm.configs import InputError, check_ordinary
 
 ADAPTER = "adapter_config.json"
 
@@ -23,8 +23,10 @@ def check_folder(folder: Path) -> None:
         One line that names the file.
     """
     for path in sorted(folder.iterdir()):
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            raise InputError(f"no checkpoint in {folder}: {path.name} is neither a file nor a folder")
+        try:
+            check_ordinary(path)
+        except ValueError as error:
+            raise InputError(f"the checkpoint in {folder} cannot be read: {path.name}: {error}") from None
     if (folder / ADAPTER).exists():
         raise InputError(
             f"the checkpoint in {folder} has an adapter ({ADAPTER}): merge it into the weights first"
