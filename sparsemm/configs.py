@@ -7,7 +7,7 @@ knows no Hydra, reads the same defaults as a sweep.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,35 @@ PACKAGE = Path(__file__).resolve().parent
 
 class InputError(ValueError):
     """What the user gave is wrong. The message is one line: what is wrong, and what would be right."""
+
+
+class FromEnvironment(str):
+    """A text that came from the environment: it is used, and where a configuration is recorded left out."""
+
+    written: str
+    """What stands in its place, ``${oc.env:NAME}``."""
+
+    @classmethod
+    def of(cls, value: Any, written: str) -> Any:
+        """A text, or all texts in a value, marked."""
+        if isinstance(value, dict):
+            return {key: cls.of(held, written) for key, held in value.items()}
+        if isinstance(value, list):
+            return [cls.of(held, written) for held in value]
+        if not isinstance(value, str):
+            return value
+        marked = cls(value)
+        marked.written = written
+        return marked
+
+
+def recorded(value: Any) -> Any:
+    """A configuration as it may be written down: without the texts that came from the environment."""
+    if isinstance(value, FromEnvironment):
+        return value.written
+    if isinstance(value, Mapping):
+        return {key: recorded(held) for key, held in value.items()}
+    return [recorded(held) for held in value] if isinstance(value, list | tuple) else value
 
 
 def shipped(relative: str | Path) -> Path:

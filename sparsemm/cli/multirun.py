@@ -16,8 +16,8 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 
+from sparsemm.cli.resolving import resolve
 from sparsemm.configs import InputError, shipped
 from sparsemm.evaluation.cells import Cell
 from sparsemm.evaluation.jobs import (
@@ -87,8 +87,7 @@ def configurations(
     with initialize_config_dir(str(shipped("eval_configs")), version_base="1.3"):
         for values in itertools.product(*options):
             job = compose(name, list(values))
-            resolved: Any = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
-            composed.append((values, resolved))
+            composed.append((values, resolve(name, job)))
     return composed
 
 

@@ -97,19 +97,16 @@ def run_hydra(verb: str, overrides: Sequence[str]) -> list[Any]:
     """Compose a verb's configuration, run it, and return what each job gave (several with ``-m``)."""
     import hydra
     from hydra.errors import HydraException
-    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+
+    from sparsemm.cli.resolving import resolve
 
     results: list[Any] = []
     failures: list[Exception] = []
 
     def job(config: DictConfig) -> None:
         try:
-            try:
-                resolved: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-            except OmegaConfBaseException as error:
-                raise InputError(str(error).splitlines()[0]) from error
-            results.append(HYDRA_VERBS[verb](resolved))
+            results.append(HYDRA_VERBS[verb](resolve(name, config)))
         except Exception as error:  # carried around Hydra, which would print it in its own way
             failures.append(error)
             raise SystemExit(1) from error
@@ -140,12 +137,11 @@ def _launch(hydrated: Callable[[Any], Any], overrides: list[str], launch: Launch
 
     def job(config: DictConfig) -> None:  # it travels to where the job runs: nothing here stays with it
         from hydra.core.hydra_config import HydraConfig
-        from omegaconf import OmegaConf
 
+        from sparsemm.cli.resolving import resolve
         from sparsemm.evaluation.jobs import run_job
 
-        resolved: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-        run_job(launch, HydraConfig.get().job.num, resolved)
+        run_job(launch, HydraConfig.get().job.num, resolve("sweep", config))
 
     sys.argv = [sys.argv[0], MULTIRUN[0], *overrides]
     hydrated(job)()

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from sparsemm.configs import InputError, nearest
+from sparsemm.configs import InputError, nearest, recorded
 from sparsemm.efficiency import Measured, Report
 from sparsemm.efficiency.decode_table import now, write_csv
 from sparsemm.efficiency.machine import cpu_name
@@ -169,7 +169,7 @@ def run(config: Mapping[str, Any], report: Report) -> Measured:
         {
             "date": now(),
             "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
-            "config": {**vars(options), "python": Path(options.python).name},
+            "config": {**recorded(vars(options)), "python": Path(options.python).name},
             "versions": {"python": platform.python_version(), **installed},
             "git_commit": git_commit(),
             "schema_version": SCHEMA_VERSION,

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from sparsemm.configs import recorded
 from sparsemm.heads.released import read_released
 from sparsemm.methods.base import ModelShape
 from sparsemm.methods.head_scored import sum_groups
@@ -89,7 +90,10 @@ class HeadScores:
             raise ValueError(f"head scores are saved as .safetensors, got {path.name!r}")
         own = {"schema_version": SCHEMA_VERSION, "shape": list(self.hits.shape)}
         card = {**own, **self.card, **own}  # a card that was loaded may say the shape of other hits
-        text, hits = json.dumps(card, indent=2) + "\n", np.ascontiguousarray(self.hits, dtype=np.float32)
+        text, hits = (
+            json.dumps(recorded(card), indent=2) + "\n",
+            np.ascontiguousarray(self.hits, dtype=np.float32),
+        )
         write_atomically(path.with_suffix(".json"), lambda beside: beside.write_text(text, encoding="utf-8"))
         write_atomically(path, lambda beside: save_file({"hits": hits}, beside))
         return path
