@@ -1,7 +1,8 @@
-"""Recording results: files that are never seen half-written, and what they were made with."""
+"""Recording results: files that are whole and durable once they are seen, and what they were made with."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -17,24 +18,49 @@ from sparsemm.configs import PACKAGE
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file beside `path`, then put it in place: readers never see half of it.
 
+    It is on the disk when this returns, and what it replaces is there until then, also if the machine stops.
+
     Raises
     ------
     OSError
         It cannot be written; one line that names it.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
         os.close(handle)
         beside = Path(name)
         try:
             write(beside)
             beside.chmod(0o644)
+            with beside.open("rb") as file:  # a name must not reach the disk ahead of its content
+                os.fsync(file.fileno())
             beside.replace(path)
+            _sync_folder(path.parent)
         finally:
             beside.unlink(missing_ok=True)
     except OSError as error:
         raise OSError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it that are not there; they are on the disk when this returns."""
+    new = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in new:
+        _sync_folder(one.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Wait until a folder's names are on the disk; some network file systems have no such thing."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,30 +62,37 @@ def cache_bytes(
     layers, rows, heads = kept.shape
     entry = 2 * shape.head_dim
     full = rows * heads * (padded_length + appended) * entry * dtype.itemsize
-    whole = prompt_tokens[:, None].expand(rows, heads)
+    whole = [length for length in prompt_tokens.tolist() for _ in range(heads)]
+    free = rows * heads * (max_new_tokens - appended)
     total = 0
-    for layer in kept:
-        if torch.equal(layer, whole):
+    for lengths in kept.flatten(start_dim=1).tolist():
+        if lengths == whole:
             total += full
-            continue
-        lengths = layer.flatten().numpy()
-        groups = lay_out(lengths, max_new_tokens, entry, backend)
-        free = rows * heads * (max_new_tokens - appended)
-        total += (groups[-1].end - free) * entry * dtype.itemsize
-        total += len(lengths) * INDEX_BYTES  # where each segment's appended tokens begin
-        if backend in BY_SEGMENT:
-            listed = (
-                chunks_bytes(lengths + max_new_tokens) if backend == "triton" else len(lengths) * INDEX_BYTES
-            )
-            total += listed
-            continue
-        if len(groups) > 1:
-            total += len(lengths) * INDEX_BYTES
-        for group in groups:
-            most_padding = group.width - int(lengths[group.segments].min())
-            total += len(group.segments) * most_padding * dtype.itemsize
+        else:
+            slots, masked, listed = _laid_out(tuple(lengths), max_new_tokens, entry, backend)
+            total += ((slots - free) * entry + masked) * dtype.itemsize + listed
     # transformers keeps a sliding layer's newest entries as a view of what the last step joined.
     seen = padded_length + appended
     held = [min(seen, window) if appended else seen for window in windows]
     sliding = rows * heads * sum(held) * entry * dtype.itemsize
     return CacheBytes(total + sliding, layers * full + sliding)
+
+
+@lru_cache(maxsize=65536)  # a layer's lengths come again in other layers, methods and documents
+def _laid_out(
+    lengths: tuple[int, ...], max_new_tokens: int, entry: int, backend: Backend
+) -> tuple[int, int, int]:
+    """Return slots, numbers of the masks, and bytes of the tables of one layer whose segments are so long."""
+    segments = np.array(lengths)
+    groups = lay_out(segments, max_new_tokens, entry, backend)
+    listed = len(lengths) * INDEX_BYTES  # where each segment's appended tokens begin
+    if backend in BY_SEGMENT:
+        chunks = backend == "triton"
+        listed += chunks_bytes(segments + max_new_tokens) if chunks else len(lengths) * INDEX_BYTES
+        return groups[-1].end, 0, listed
+    if len(groups) > 1:
+        listed += len(lengths) * INDEX_BYTES
+    masked = sum(
+        len(group.segments) * (group.width - int(segments[group.segments].min())) for group in groups
+    )
+    return groups[-1].end, masked, listed

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +34,7 @@ from sparsemm.evaluation.jobs import (
     write_job,
 )
 from sparsemm.evaluation.planning import check_options, plan
-from sparsemm.evaluation.results import check_folder, derive_union, is_finished, write_run
+from sparsemm.evaluation.results import check_folder, derive_union, is_finished, set_broken_aside, write_run
 from sparsemm.evaluation.sweep import Outcome, groups_of
 
 GRACE_S = 10.0
@@ -124,10 +125,12 @@ def run(name: str, overrides: Sequence[str], start: Callable[[list[str], Launch]
         plan_jobs([config for _, config in composed])
         return []
     jobs = [Planned(values, config, plan(config)) for values, config in composed]
+    first = os.environ.get("RANK", "0") == "0"  # of several processes (torchrun), which run the jobs in turn
     for folder in {job.folder for job in jobs}:
         check_folder(folder)
+        for notice in set_broken_aside(folder) if first else ():
+            print(notice, file=sys.stderr)
     left = [job for job in jobs if not job.is_done()]
-    first = os.environ.get("RANK", "0") == "0"  # of several processes (torchrun), which run the jobs in turn
     groups = {key: group for job in jobs for key, group in groups_of(job.cells).items()}
     names: dict[tuple[str, ...], str] = {}
     if left:

@@ -9,11 +9,10 @@ import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
 from sparsemm.cache import Fanout, fan_out
-from sparsemm.cache.accounting import CacheBytes, cache_bytes
-from sparsemm.cache.backbone import model_shape, sliding_windows
 from sparsemm.evaluation.allocations import pack
 from sparsemm.evaluation.generation import image_key, texts_of
 from sparsemm.evaluation.memory import Limits
+from sparsemm.evaluation.own_bytes import own_bytes
 from sparsemm.evaluation.prefill import Prefill
 from sparsemm.evaluation.responses import Response
 from sparsemm.methods import KVMethod
@@ -65,7 +64,17 @@ def answer(
     answers: list[list[Response]] = []
     for number in range(len(methods)):
         tokens = [row for piece in pieces for row in piece.tokens[number]]
-        held = _bytes(checkpoint, kept[number] + question[:, None], prompt_tokens, tokens, max_new_tokens)
+        held = [
+            own_bytes(
+                checkpoint,
+                kept[number, :, row],
+                prompt_tokens=int(prompt_tokens[row]),
+                question_tokens=int(question[row]),
+                new_tokens=len(text),
+                max_new_tokens=max_new_tokens,
+            )
+            for row, text in enumerate(tokens)
+        ]
         answers.append(
             [
                 Response(
@@ -74,8 +83,8 @@ def answer(
                     prompt_tokens=int(prompt_tokens[row]),
                     realised_per_layer=tuple(per_layer[number, :, row].tolist()),
                     evicted_tokens=int(evicted[number, row]),
-                    kv_bytes=held.kept / len(tokens),
-                    full_kv_bytes=held.full / len(tokens),
+                    kv_bytes=held[row].kept,
+                    full_kv_bytes=held[row].full,
                     image=images[row],
                     kept=pack(kept[number, :, row].flatten().tolist()),
                 )
@@ -83,27 +92,6 @@ def answer(
             ]
         )
     return answers
-
-
-def _bytes(
-    checkpoint: Checkpoint,
-    kept: torch.Tensor,
-    prompt_tokens: torch.Tensor,
-    tokens: Sequence[Sequence[int]],
-    max_new_tokens: int,
-) -> CacheBytes:
-    """Bytes of a real run of the whole batch under one method."""
-    text = checkpoint.model.config.get_text_config(decoder=True)
-    return cache_bytes(
-        kept,
-        prompt_tokens,
-        padded_length=int(prompt_tokens.max()),
-        appended=max(map(len, tokens)) - 1,
-        max_new_tokens=max_new_tokens,
-        shape=model_shape(text),
-        dtype=checkpoint.dtype,
-        windows=sliding_windows(text),
-    )
 
 
 def _fan_out(

@@ -14,6 +14,7 @@ from sparsemm.cache import RaggedCache
 from sparsemm.cache.greedy import GREEDY, until_end
 from sparsemm.cache.layout import Backend
 from sparsemm.evaluation.allocations import pack
+from sparsemm.evaluation.own_bytes import own_bytes
 from sparsemm.evaluation.prefill import Prefill
 from sparsemm.evaluation.responses import Response
 from sparsemm.methods import KVMethod
@@ -84,6 +85,18 @@ def generate(
     tokens = until_end(generated, checkpoint.model.generation_config.eos_token_id)
     stats, rows = cache.stats(), len(tokens)
     per_layer = stats.realised_per_head.double().mean(dim=-1)  # [layers, B]
+    held = [
+        own_bytes(
+            checkpoint,
+            stats.realised_per_head[:, row],
+            prompt_tokens=stats.prompt_tokens[row],
+            question_tokens=(options["question_tokens"] or [0] * rows)[row],
+            new_tokens=len(tokens[row]),
+            max_new_tokens=max_new_tokens,
+            backend=backend or "grouped",
+        )
+        for row in range(rows)
+    ]
     return [
         Response(
             text=text,
@@ -91,8 +104,8 @@ def generate(
             prompt_tokens=stats.prompt_tokens[row],
             realised_per_layer=tuple(per_layer[:, row].tolist()),
             evicted_tokens=stats.evicted_per_row[row],
-            kv_bytes=(stats.kv_bytes - stats.slack_bytes) / rows,
-            full_kv_bytes=stats.full_kv_bytes / rows,
+            kv_bytes=held[row].kept,
+            full_kv_bytes=held[row].full,
             image=image_key(conversations[row]),
             prefill_s=(clock.times[0] - start) / rows,
             decode_s=(clock.times[-1] - clock.times[0]) / rows,

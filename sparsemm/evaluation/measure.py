@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparsemm.cache import model_shape
@@ -56,8 +56,8 @@ def measure(
         "n": len(given),
         "realised_budget": sum(response.realised_budget for response in answered) / n if n else None,
         "n_uncompressed": sum(response.evicted_tokens == 0 for response in answered),
-        "kv_bytes": round(sum(response.kv_bytes for response in answered) / n) if n else None,
-        "full_kv_bytes": round(sum(response.full_kv_bytes for response in answered) / n) if n else None,
+        "kv_bytes": _mean([response.kv_bytes for response in answered]),
+        "full_kv_bytes": _mean([response.full_kv_bytes for response in answered]),
         "device": device_name(checkpoint.device),
         "dtype": str(checkpoint.dtype).removeprefix("torch."),
         "schema_version": SCHEMA_VERSION,
@@ -75,3 +75,9 @@ def measure(
     text = checkpoint.model.config.get_text_config(decoder=True)
     held = {name: samples[name] for name in STORED_SAMPLES if name in samples}
     return row, held, allocation(cell.method, answered, model_shape(text))
+
+
+def _mean(sizes: Sequence[float | None]) -> int | None:
+    """Mean bytes; None without responses, or where one of them comes from a version that shared them out."""
+    known = [size for size in sizes if size is not None]
+    return round(sum(known) / len(known)) if known and len(known) == len(sizes) else None

@@ -49,8 +49,8 @@ class RequestFigures(TokenCounts):
     evicted_tokens: int = 0
     prefill_s: float | None = None
     decode_s: float | None = None
-    kv_bytes: float = 0.0
-    full_kv_bytes: float = 0.0
+    kv_bytes: float | None = 0.0
+    full_kv_bytes: float | None = 0.0
 
     @classmethod
     def of(cls, response: Response) -> RequestFigures:

@@ -43,8 +43,9 @@ class Response:
         Entries kept per KV head after the prompt, mean over KV heads, one value per compressible layer.
     evicted_tokens : int
         Over all layers and KV heads; 0: nothing was compressed.
-    kv_bytes, full_kv_bytes : float
-        Bytes of the cache, and of one that keeps everything: the batch's over its documents.
+    kv_bytes, full_kv_bytes : float or None
+        Bytes of the cache, and of one that keeps everything, in a run of the document alone. None where an
+        older version stored the response: its bytes were a batch's, shared out.
     image : str
         Hash of the pixels of the prompt's images: documents that share images share it.
     error : str or None
@@ -61,8 +62,8 @@ class Response:
     prompt_tokens: int
     realised_per_layer: tuple[float, ...]
     evicted_tokens: int
-    kv_bytes: float
-    full_kv_bytes: float
+    kv_bytes: float | None
+    full_kv_bytes: float | None
     image: str = ""
     error: str | None = None
     prefill_s: float | None = None

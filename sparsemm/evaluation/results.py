@@ -7,7 +7,6 @@ that jobs that finish cells in parallel never overwrite each other's results.
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import platform
 from collections.abc import Mapping, Sequence
@@ -17,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from sparsemm.configs import InputError, recorded
 from sparsemm.evaluation.agreement import agreement
-from sparsemm.evaluation.allocations import ALLOCATION_COLUMNS, allocation_rows, check_allocation
+from sparsemm.evaluation.allocations import ALLOCATION_COLUMNS, allocation_rows
+from sparsemm.evaluation.cell_check import read_cell
 from sparsemm.evaluation.comparisons import COMPARISON_COLUMNS, comparisons
+from sparsemm.evaluation.storefile import put_aside
 from sparsemm.evaluation.tables import (
     CELL_COLUMNS,
-    IMAGE_QUESTION,
     LABELS,
     SAMPLE_COLUMNS,
     SCHEMA_VERSION,
@@ -33,13 +33,10 @@ from sparsemm.recording import git_commit, versions, write_atomically, write_jso
 if TYPE_CHECKING:
     import pandas as pd
 
-CELL_KEYS = ("id", "group", "finished", "row", "samples")
-ROW_KEYS = ("model", "task", "method", "budget", "score")
-SAMPLE_KEYS = ("doc_id", "response", "score")
-"""What every cell's file holds; without it no table can be derived."""
-
 PANDAS_TYPES = {"text": "object", "integer": "Int64", "number": "float64", "boolean": "boolean"}
 ARROW_TYPES = {"text": "string", "integer": "int64", "number": "float64", "boolean": "bool_"}
+
+REMEDY = "the sweep that asks for its cell sets it aside, and makes the cell again from its responses"
 
 LIBRARIES = ("sparsemm", "torch", "transformers", "lmms_eval", "datasets", "accelerate", "numpy", "scipy")
 
@@ -66,9 +63,16 @@ def write_cell(
 
 
 def is_finished(folder: Path, cell_id: str) -> bool:
-    """Whether a cell's file is there, and every document of it was answered."""
+    """Whether a cell's file is there and sound, and every document of it was answered."""
     path = cell_file(folder, cell_id)
-    return path.is_file() and not any(_read_cell(path)["samples"].get("error", ()))
+    if not path.is_file():
+        return False
+    try:
+        return not any(read_cell(path)["samples"].get("error", ()))
+    except InputError:
+        raise
+    except ValueError:  # `set_broken_aside` says so
+        return False
 
 
 def check_folder(folder: Path) -> None:
@@ -87,52 +91,63 @@ def check_folder(folder: Path) -> None:
         )
 
 
+def look_at_cells(folder: Path) -> tuple[list[dict[str, Any]], dict[Path, str]]:
+    """All finished cells of a folder, ordered by id, and of each file that is no cell's the reason.
+
+    Raises
+    ------
+    InputError
+        A newer sparsemm wrote a file; one line that names it.
+    """
+    cells: list[dict[str, Any]] = []
+    broken: dict[Path, str] = {}
+    for path in sorted((folder / "cells").glob("*.json")):
+        try:
+            cells.append(read_cell(path))
+        except InputError:
+            raise
+        except ValueError as error:
+            broken[path] = str(error)
+    return cells, broken
+
+
+def said_of(broken: Mapping[Path, str]) -> list[str]:
+    """A line for each file that `look_at_cells` found to be no cell's, for those who only look."""
+    return [f"{path} is no cell's file ({reason}); {REMEDY}" for path, reason in broken.items()]
+
+
+def set_broken_aside(folder: Path) -> list[str]:
+    """Rename what is no cell's file, so that its cell is made again; return a line for each, for the user."""
+    notices = []
+    for path, reason in look_at_cells(folder)[1].items():
+        try:
+            aside = put_aside(path)
+        except FileNotFoundError:  # another process of the same sweep was first
+            continue
+        notices.append(
+            f"{path} was no cell's file ({reason}): it is now {aside.name}, and a cell that was asked for is "
+            "made again from its stored responses"
+        )
+    return notices
+
+
 def read_cells(folder: Path) -> list[dict[str, Any]]:
     """All finished cells of a folder, ordered by id.
 
     Raises
     ------
     ValueError
-        If a file is corrupt; one line that names it.
+        If a file is no cell's; one line that names it.
     """
-    return [_read_cell(path) for path in sorted((folder / "cells").glob("*.json"))]
+    cells, broken = look_at_cells(folder)
+    for line in said_of(broken):
+        raise ValueError(line)
+    return cells
 
 
-def _read_cell(path: Path) -> dict[str, Any]:
-    try:
-        cell = json.loads(path.read_text(encoding="utf-8"))
-        lacking = [key for key in CELL_KEYS if key not in cell]
-        lacking = lacking or [f"row.{key}" for key in ROW_KEYS if key not in cell["row"]]
-        lacking = lacking or [f"samples.{key}" for key in SAMPLE_KEYS if key not in cell["samples"]]
-        if lacking:
-            raise ValueError(f"it lacks {', '.join(lacking)}")
-        if len({len(column) for column in cell["samples"].values()}) != 1:
-            raise ValueError("its samples' columns differ in length")
-        wrong = [
-            f"row.{name}" for name, column in CELL_COLUMNS.items() if not column.holds(cell["row"].get(name))
-        ]
-        wrong += [
-            f"samples.{name}"
-            for name, column in SAMPLE_COLUMNS.items()
-            if not all(map(column.holds, cell["samples"].get(name, ())))
-        ]
-        wrong += [f"row.{name}" for name in ("model", "task", "method", "score") if cell["row"][name] is None]
-        if not all(isinstance(tokens, list) for tokens in cell["samples"].get("tokens", ())):
-            wrong.append("samples.tokens")
-        check_allocation(cell.get("allocation"))
-        if wrong:
-            raise ValueError(f"a value of a wrong type in {', '.join(wrong)}")
-        if (cell["row"].get("schema_version") or 0) > SCHEMA_VERSION:
-            raise ValueError("a newer sparsemm wrote it")
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is no cell's file ({error}); delete it to have the cell measured again"
-        ) from None
-    cell["row"].setdefault("prompt", IMAGE_QUESTION)  # schema 2 knew no other
-    return cell
-
-
-def current_cells(cells: list[dict[str, Any]], groups: Mapping[tuple[str, str], str]) -> list[dict[str, Any]]:
+def current_cells(
+    cells: Sequence[dict[str, Any]], groups: Mapping[tuple[str, str], str]
+) -> list[dict[str, Any]]:
     """The cells that may stand in one table.
 
     A folder can hold cells of several versions of a model or task (a checkpoint trained again, another
@@ -146,11 +161,24 @@ def current_cells(cells: list[dict[str, Any]], groups: Mapping[tuple[str, str], 
     return [cell for cell in cells if latest[cell["row"]["model"], cell["row"]["task"]] == cell["group"]]
 
 
-def derive_tables(folder: Path, groups: Mapping[tuple[str, str], str] | None = None) -> pd.DataFrame:
+def derive_tables(
+    folder: Path,
+    groups: Mapping[tuple[str, str], str] | None = None,
+    finished: Sequence[dict[str, Any]] | None = None,
+) -> pd.DataFrame:
     """Write ``cells.csv``, ``comparisons.csv``, ``samples.parquet`` and ``allocations.parquet``.
 
     The last is there only if a cell has an allocation: those that older versions finished have none.
     Rows are ordered by what was run, so that the files do not depend on the order in which cells finished.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the tables go.
+    groups : mapping, optional
+        As in `current_cells`.
+    finished : sequence of cells, optional
+        Default: those of the folder.
 
     Returns
     -------
@@ -162,7 +190,8 @@ def derive_tables(folder: Path, groups: Mapping[tuple[str, str], str] | None = N
     ValueError
         If a cell's file is corrupt, or does not go with FullKV's; one line that names it.
     """
-    cells = sorted(current_cells(read_cells(folder), groups or {}), key=_order)
+    held = read_cells(folder) if finished is None else finished
+    cells = sorted(current_cells(held, groups or {}), key=_order)
     rows: list[dict[str, Any]] = []
     compared_rows: list[dict[str, Any]] = []
     samples: dict[str, list[Any]] = {name: [] for name in SAMPLE_COLUMNS}
@@ -219,7 +248,7 @@ def derive_union(folder: Path, groups: Mapping[tuple[str, str], str] | None = No
 
 def _stamps(folder: Path) -> set[tuple[str, int, int]]:
     """Which cells there are, and when each was written."""
-    found = ((path.name, path.stat()) for path in (folder / "cells").glob("*.json"))
+    found = ((path.name, path.lstat()) for path in (folder / "cells").glob("*.json"))
     return {(name, stat.st_mtime_ns, stat.st_size) for name, stat in found}
 
 

@@ -21,7 +21,7 @@ from rich.table import Table
 from sparsemm.configs import InputError
 from sparsemm.evaluation import storefile
 from sparsemm.evaluation.jobs import FINISHED, INTERRUPTED, RUNNING, WAITING, Job, jobs_folder, read_jobs
-from sparsemm.evaluation.results import read_cells
+from sparsemm.evaluation.results import look_at_cells, said_of
 from sparsemm.evaluation.tables import variant
 from sparsemm.evaluation.writers import (
     PlannedCell,
@@ -133,8 +133,10 @@ def read_status(folder: Path) -> Status:
         finished = (folder / "cells.csv").is_file()
         what = "only tables of a finished sweep" if finished else "no results"
         raise InputError(f"{what} at {folder}: it has neither cells/ nor responses/")
-    jobs, files = read_jobs(folder), {cell["id"]: cell for cell in read_cells(folder)}
+    jobs, (finished, broken) = read_jobs(folder), look_at_cells(folder)
+    files = {cell["id"]: cell for cell in finished}
     stored = _read_store(store_files_folder(folder), jobs)
+    stored.notices += said_of(broken)
     failures: dict[tuple[str, int], str] = {}
     for cell, documents in stored.failed.items():
         for doc_id in (again := documents.keys() - stored.answered.get(cell, ())):

@@ -20,8 +20,8 @@ from typing import Any
 
 from sparsemm.evaluation.responses import Response, ResponseKey
 
-VERSION = 1
-"""Raised whenever a table changes its meaning."""
+VERSION = 2
+"""Raised whenever a table or a response changes its meaning; what was stored under 1 is read too."""
 
 TABLES = ("response", "plan", "writer")
 COLUMNS = "run, cell, task, doc_id, failed, content, checksum"
@@ -29,7 +29,7 @@ SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS response (
     run TEXT NOT NULL, cell TEXT NOT NULL, task TEXT NOT NULL, doc_id INTEGER NOT NULL,
     failed INTEGER NOT NULL,   -- 1: the document could not be answered
-    content TEXT NOT NULL,     -- the fields of a Response, JSON
+    content TEXT NOT NULL,     -- the fields of a Response and the version that stored it (1: none), JSON
     checksum BLOB NOT NULL,    -- of all of the above
     committed REAL NOT NULL,   -- seconds since 1970; 0: taken over from a damaged file
     UNIQUE (run, cell, task, doc_id)
@@ -129,7 +129,8 @@ def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 
 def encode(key: ResponseKey, response: Response) -> tuple[Any, ...]:
     """A row: the values of `COLUMNS`."""
-    content = json.dumps({name: getattr(response, name) for name in _FIELDS}, separators=(",", ":"))
+    fields = {"version": VERSION, **{name: getattr(response, name) for name in _FIELDS}}
+    content = json.dumps(fields, separators=(",", ":"))
     stated = (*key, int(response.error is not None), content)
     return (*stated, _checksum(stated))
 
@@ -142,6 +143,8 @@ def valid(row: tuple[Any, ...]) -> bool:
 def decode(row: tuple[Any, ...]) -> tuple[ResponseKey, Response]:
     """The inverse of `encode`, for valid rows."""
     content = json.loads(row[5])
+    if content.pop("version", 1) < 2:  # shares of a batch's bytes, which depend on the batch
+        content["kv_bytes"] = content["full_kv_bytes"] = None
     content["tokens"] = tuple(content["tokens"])
     content["realised_per_layer"] = tuple(content["realised_per_layer"])
     return ResponseKey(*row[:4]), Response(**content)

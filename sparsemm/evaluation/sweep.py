@@ -15,7 +15,14 @@ from sparsemm.evaluation.estimate import print_estimate
 from sparsemm.evaluation.missing import print_missing, what_is_missing
 from sparsemm.evaluation.planning import by_run, check_options, plan, print_plan, rows_in_memory
 from sparsemm.evaluation.processes import Processes, device_of, processes
-from sparsemm.evaluation.results import check_folder, derive_union, is_finished, write_cell, write_run
+from sparsemm.evaluation.results import (
+    check_folder,
+    derive_union,
+    is_finished,
+    set_broken_aside,
+    write_cell,
+    write_run,
+)
 from sparsemm.evaluation.store import PlannedCell, ResponseStore
 from sparsemm.evaluation.terminal import cell_name, responses_progress
 
@@ -105,6 +112,9 @@ def run(
         if done := len(cells) - len(missing):
             console.print(f"{done} of {len(cells)} cells are finished already in {folder}")
         together.wait()  # nobody writes before all have seen what is missing
+        if together.rank == 0:
+            for notice in set_broken_aside(folder):
+                console.print(notice, markup=False)
         if not missing:
             return Outcome(cells, folder, derive_union(folder, groups)) if together.rank == 0 else nothing
         with console.status("loading the model and lmms-eval"):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised whenever a column is added or changes its meaning."""
 
 
@@ -89,9 +89,12 @@ CELL_COLUMNS: dict[str, Column] = {
     "n_uncompressed": Column("integer", "documents of whose prompt nothing was evicted"),
     "kv_bytes": Column(
         "integer",
-        "mean bytes that hold a document's K and V when its text is done, free slots not counted",
+        "mean bytes that hold a document's K and V when its text is done, free slots not counted, in a run "
+        "of the document alone; up to schema 3 a batch's over its documents, padding included",
     ),
-    "full_kv_bytes": Column("integer", "bytes that a full cache of the same tokens would hold"),
+    "full_kv_bytes": Column(
+        "integer", "bytes that a full cache of the same tokens would hold; up to schema 3 as in `kv_bytes`"
+    ),
     "prefill_s": Column(
         "number",
         "mean seconds to the first token for one document: a batch's time over its documents; "

@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 
 from sparsemm.configs import InputError
 from sparsemm.evaluation import storefile
+from sparsemm.recording import make_folder
 
 CLAIM_S = 300.0
 """How long to wait for another process that is just starting: it may be salvaging a large file."""
@@ -110,7 +111,7 @@ def claim(folder: Path, planned: Sequence[PlannedCell], job: str | None) -> Iter
         Another process that is alive and not of this job plans some of the same cells.
     """
     here = store_files_folder(folder)
-    here.mkdir(parents=True, exist_ok=True)
+    make_folder(here)
     try:
         starting = Lock(here / "claim.lock").acquire(timeout=CLAIM_S)
     except Timeout:
@@ -155,7 +156,7 @@ def claim_alone(folder: Path, job: str) -> Claim:
         Name of the multirun's job that this process belongs to.
     """
     here = store_files_folder(folder) / job
-    here.mkdir(parents=True, exist_ok=True)
+    make_folder(here)
     path = here / f"{uuid.uuid4().hex[:16]}.sqlite"
     connection = storefile.connect(path, create=True, options="&nolock=1")
     try:

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from sparsemm.configs import InputError
-from sparsemm.evaluation.results import derive_tables
+from sparsemm.evaluation.results import derive_tables, look_at_cells, said_of
 from sparsemm.evaluation.tables import AGAIN, CELL_COLUMNS, LABELS, load_results
 
 TABLES = ("cells.csv", "comparisons.csv", "samples.parquet", "allocations.parquet")
@@ -79,31 +79,31 @@ def read_results(folder: Path, *, may_be_empty: bool = False) -> Results:
     """
     if not folder.is_dir():
         raise InputError(f"no such folder: {folder}; give a results folder (results/<experiment>)")
-    finished = sorted((folder / "cells").glob("*.json"))
-    if finished and _are_newer(finished, folder / "cells.csv"):
+    finished, broken = look_at_cells(folder)
+    notices = said_of(broken)
+    if finished and _are_newer(folder):
         with tempfile.TemporaryDirectory(prefix="sparsemm-report-") as made:
-            (Path(made) / "cells").symlink_to((folder / "cells").resolve())
             try:
-                derive_tables(Path(made))
-            except ValueError as error:  # it names the file by the link's path
+                derive_tables(Path(made), finished=finished)
+            except ValueError as error:  # it names a file where the tables are made
                 raise ValueError(str(error).replace(made, str(folder))) from error
-            return _read(folder, Path(made), derived=True)
+            return _read(folder, Path(made), notices, derived=True)
     if not (folder / "cells.csv").is_file() and may_be_empty:
         nothing = pd.DataFrame(columns=list(CELL_COLUMNS))
-        return Results(folder, nothing, [], None, None, None, _read_run(folder), {}, True, [])
-    return _read(folder, folder, derived=False)
+        return Results(folder, nothing, [], None, None, None, _read_run(folder), {}, True, notices)
+    return _read(folder, folder, notices, derived=False)
 
 
-def _are_newer(cells: Sequence[Path], table: Path) -> bool:
+def _are_newer(folder: Path) -> bool:
     """Whether a cell finished after the table was written."""
+    table = folder / "cells.csv"
     written = table.stat().st_mtime_ns if table.is_file() else 0
-    return any(cell.stat().st_mtime_ns > written for cell in cells)
+    return any(cell.lstat().st_mtime_ns > written for cell in (folder / "cells").glob("*.json"))
 
 
-def _read(folder: Path, tables: Path, *, derived: bool) -> Results:
+def _read(folder: Path, tables: Path, notices: list[str], *, derived: bool) -> Results:
     """Read the tables in `tables`, made from the cells of `folder`."""
     cells = load_results(tables)
-    notices: list[str] = []
     samples = _parquet(tables / "samples.parquet")
     ids = [] if samples is None else [str(cell) for cell in samples["cell"].unique()]
     if samples is not None and not _belong(samples, cells, ids):

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from sparsemm.cache import model_shape
+from sparsemm.cache import RaggedCache, model_shape
+from sparsemm.cache.greedy import GREEDY
 from sparsemm.evaluation import answers
 from sparsemm.evaluation.answers import answer
 from sparsemm.evaluation.generation import generate
@@ -15,6 +16,7 @@ from sparsemm.evaluation.memory import Limits, document_bytes, row_bytes, rows_t
 from sparsemm.evaluation.responses import Response
 from sparsemm.methods import AdaKV, FullKV, SnapKV
 from sparsemm.models.loading import Checkpoint, load, without_weights
+from sparsemm.models.prompts import prepare
 from tests.evaluation.test_generation import CONVERSATIONS, NEW_TOKENS
 
 METHODS = [FullKV(), SnapKV(24, window=8), AdaKV(0.3, window=8), SnapKV(4096, window=8)]
@@ -40,6 +42,19 @@ def test_responses_and_figures_are_those_of_separate_runs(checkpoint, expected):
         alone = generate(checkpoint, CONVERSATIONS, method, max_new_tokens=NEW_TOKENS)
         assert [stated(response) for response in responses] == [stated(response) for response in alone]
         assert all(response.prefill_s is None for response in responses)
+
+
+def test_bytes_are_those_of_a_run_alone_whatever_the_batch(checkpoint, expected):
+    """Measured: each document through a `RaggedCache` of its own."""
+    for method, responses in zip(METHODS, expected, strict=True):
+        for conversation, response in zip(CONVERSATIONS, responses, strict=True):
+            inputs = prepare(checkpoint, [conversation])
+            cache = RaggedCache(checkpoint.model.config, method, max_new_tokens=NEW_TOKENS)
+            options: dict[str, Any] = {**GREEDY, "past_key_values": cache, "max_new_tokens": NEW_TOKENS}
+            checkpoint.model.generate(**inputs, **options)
+            stats = cache.stats()
+            assert response.kv_bytes == stats.kv_bytes - stats.slack_bytes
+            assert response.full_kv_bytes == stats.full_kv_bytes
 
 
 def test_stop_strings_end_the_texts(checkpoint, expected):

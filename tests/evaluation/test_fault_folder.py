@@ -126,25 +126,6 @@ def test_looking_at_what_is_no_results_folder(verb, results, capfd):
     assert sorted(path.name for path in Path().iterdir()) == ["empty", "file", "results"]
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"id": 1}', None], ids=["empty", "brace", "list", "keys", "cut"]
-)
-def test_a_corrupt_cell_file(text, results, untrained, capfd):
-    expected = tables(results)
-    file = sorted((results / "cells").iterdir())[0]
-    file.write_text(file.read_text()[:-30] if text is None else text)
-    before = contents(results)
-    for arguments in (sweep(untrained), ["status", str(results)]):
-        line = refused(capfd, arguments)
-        assert f"{file} is no cell's file (" in line
-        assert "delete it to have the cell measured again" in line
-    assert contents(results) == before
-    file.unlink()
-    assert cli.main(sweep(untrained)) == 0
-    assert " 0/0 " in capfd.readouterr().err  # scored again from what is stored
-    assert tables(results) == expected
-
-
 DAMAGES: dict[str, Callable[[str], str]] = {
     "empty": lambda text: "",
     "another file": lambda text: "hello",

@@ -23,7 +23,7 @@ from sparsemm.evaluation.tasks import include_path
 
 TASKS = ["tiny_docvqa", "tiny_ocr", "tiny_chartqa", "tiny_textvqa"]
 DOCUMENTS = 16
-BATCHED = ("kv_bytes", "full_kv_bytes", "prefill_s", "decode_s")
+BATCHED = ("prefill_s", "decode_s")
 """Figures that are a batch's, shared out."""
 
 

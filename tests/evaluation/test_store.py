@@ -1,5 +1,6 @@
 """The response store: real files, real processes, real faults."""
 
+import json
 import os
 import resource
 import socket
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from sparsemm.configs import InputError
+from sparsemm.evaluation import storefile
 from sparsemm.evaluation.responses import Response, ResponseKey
 from sparsemm.evaluation.store import PlannedCell, ResponseStore
 from tests.evaluation import store_worker
@@ -75,6 +77,16 @@ def test_responses_come_back_as_they_were(tmp_path):
         assert store.notices == []
         assert store.path.name == "0.sqlite"
     assert FAILED.realised_budget == 0.0
+
+
+def test_shares_of_a_batchs_bytes_are_not_taken_for_a_documents_own(tmp_path):
+    """Version 1 stored those, and no version beside them."""
+    old = made(key(FIRST, 7))
+    stated = (*key(FIRST, 7), 0, json.dumps(vars(old)))
+    with ResponseStore.open(tmp_path, CELLS) as store:
+        with storefile.transaction(store._connection) as connection:
+            connection.execute(storefile.INSERT, (*stated, storefile._checksum(stated), 0.0))
+        assert store.responses(*FIRST[:3]) == {7: replace(old, kv_bytes=None, full_kv_bytes=None)}
 
 
 def test_a_success_replaces_a_failure_and_nothing_is_doubled(tmp_path):

@@ -166,6 +166,15 @@ def test_limits_change_no_result(swept, untrained, tmp_path):
     assert ours.read_bytes() == theirs.read_bytes()
 
 
+def test_rows_do_not_depend_on_what_was_answered_before(swept, untrained, tmp_path):
+    """The same documents in other batches, some of them by an earlier sweep."""
+    for limit, size in (("limit=3", "batch_size=2"), ("limit=4", "batch_size=4")):
+        sweep(tmp_path, untrained, "method=[fullkv,snapkv]", *GRID[:2], limit, size, *GRID[4:])
+    for name in ("cells.csv", "samples.parquet", "allocations.parquet"):
+        ours, theirs = (folder / "results/sweep" / name for folder in (tmp_path, swept))
+        assert ours.read_bytes() == theirs.read_bytes(), name
+
+
 def test_more_documents_reuse_the_responses_of_fewer(swept, untrained, tmp_path, capsys):
     shutil.copytree(swept, tmp_path, dirs_exist_ok=True)
     sweep(tmp_path, untrained, "method=[fullkv,snapkv]", *GRID, "limit=5", "plan=true")
