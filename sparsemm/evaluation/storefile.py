@@ -72,6 +72,8 @@ def connect(path: Path, *, create: bool = False, options: str = "") -> sqlite3.C
     sqlite3.OperationalError
         There is no such file and `create` is false, or it cannot be opened.
     """
+    if create:
+        path.touch()  # with the permissions of all other files, which SQLite's own are not
     # rw: read-only where it must be
     uri = f"{path.resolve().as_uri()}?mode={'rwc' if create else 'rw'}{options}"
     connection = sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None)

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import sys
-import tempfile
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,12 +78,12 @@ def include_path() -> Path:
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     print(f"drawing the pages of {len(TASK_FILES)} local tasks, once, into {folder}", file=sys.stderr)
-    beside = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
+    beside = folder.parent / f".making-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    beside.mkdir()
     try:
         for task, text in TASK_FILES.items():
             _write_parquet(task, beside / f"{task}.parquet")
             (beside / f"{task}.yaml").write_text(text, encoding="utf-8")
-        beside.chmod(0o755)
         try:
             beside.rename(folder)
         except OSError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from sparsemm.configs import InputError
 from sparsemm.figures.decode import decode_figures
 from sparsemm.figures.style import RC
 from sparsemm.figures.sweep import sweep_figures
+from sparsemm.recording import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -116,18 +116,14 @@ def _warn(line: str) -> None:
 
 def _write(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write one figure in all formats, each atomically, without dates: the same data give the same bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
     for format in FORMATS:
-        target = folder / f"{name}.{format}"
-        beside = folder / f".{name}.{os.getpid()}.{format}"
-        try:
+        undated = {"CreationDate": None} if format == "pdf" else None
+
+        def draw(beside: Path, format: str = format, undated: dict[str, None] | None = undated) -> None:
             with mpl.rc_context(RC):
-                figure.savefig(
-                    beside, format=format, metadata={"CreationDate": None} if format == "pdf" else None
-                )
-            beside.replace(target)
-        finally:
-            beside.unlink(missing_ok=True)
-        written.append(target)
+                figure.savefig(beside, format=format, metadata=undated)
+
+        write_atomically(folder / f"{name}.{format}", draw)
+        written.append(folder / f"{name}.{format}")
     return written
