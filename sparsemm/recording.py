@@ -7,6 +7,7 @@ import errno
 import glob
 import json
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -18,6 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from sparsemm.configs import PACKAGE
+
+LEFT = re.compile(
+    r"\..+\.(?:csv|html|json|parquet|pdf|png|safetensors|partial)"
+    r"-(?:(?P<host>[^+]+)\+\d+\+[0-9a-f]{8}|[a-z0-9_]{6,12})"
+)
+"""Names of files that are being written to take another's place; older versions' do not say where."""
 
 LEFT_S = 3600.0
 """Age at which what another machine left is taken for abandoned."""
@@ -35,8 +42,9 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """
     try:
         make_folder(path.parent)
-        clear_leftovers(path)
-        beside = path.with_name(f"{_prefix(path)}{os.getpid()}-{uuid.uuid4().hex[:8]}")
+        clear_leftovers(path.parent, path.name)
+        mark = f"{socket.gethostname()}+{os.getpid()}+{uuid.uuid4().hex[:8]}"
+        beside = path.with_name(f".{path.name}-{mark}")
         handle = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         try:
             mode = stat.S_IMODE(os.fstat(handle).st_mode)  # as the umask makes it
@@ -54,22 +62,20 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         raise OSError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _prefix(path: Path) -> str:
-    """What names of files that are being written to take a file's place begin with, on this machine."""
-    return f".{path.name}-{socket.gethostname()}-"
-
-
-def clear_leftovers(path: Path) -> None:
-    """Remove what killed writers of a file left beside it.
+def clear_leftovers(folder: Path, name: str = "*") -> None:
+    """Remove what killed writers left in a folder beside the file `name`, or beside any.
 
     A writer that is alive holds the lock of what it writes. Locks need not hold from one machine to
     another: what other machines left is removed when it is an hour old.
     """
-    for left in sorted(path.parent.glob(f".{glob.escape(path.name)}-*")):
-        other = not left.name.startswith(_prefix(path)) and left.name.count("-") > path.name.count("-") + 1
-        with contextlib.suppress(OSError):  # another process was first, or it is nothing of ours
-            if not other or time.time() - left.stat().st_mtime > LEFT_S:
-                handle = os.open(left, os.O_RDONLY | os.O_NONBLOCK)
+    for left in sorted(folder.glob(f".{name if name == '*' else glob.escape(name)}-*")):
+        found = LEFT.fullmatch(left.name)
+        with contextlib.suppress(OSError):  # another process was first, or it may not be removed
+            if found is None or not left.is_file():
+                continue
+            here = found["host"] in (None, socket.gethostname())
+            if here or time.time() - left.stat().st_mtime > LEFT_S:
+                handle = os.open(left, os.O_RDONLY)
                 try:
                     if _is_mine(handle):
                         left.unlink()

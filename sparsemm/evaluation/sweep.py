@@ -25,6 +25,7 @@ from sparsemm.evaluation.results import (
 )
 from sparsemm.evaluation.store import PlannedCell, ResponseStore
 from sparsemm.evaluation.terminal import cell_name, responses_progress
+from sparsemm.recording import clear_leftovers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,6 +114,8 @@ def run(
             console.print(f"{done} of {len(cells)} cells are finished already in {folder}")
         together.wait()  # nobody writes before all have seen what is missing
         if together.rank == 0:
+            for here in (folder, folder / "cells"):
+                clear_leftovers(here)
             for notice in set_broken_aside(folder):
                 console.print(notice, markup=False)
         if not missing:

@@ -23,14 +23,16 @@ def test_the_next_writer_clears_what_a_killed_one_left(name, tmp_path):
     kill_while_writing(target)
     assert len(list(tmp_path.iterdir())) == 1
     (tmp_path / f".{name}-abcd1234").write_text("of an older version")
+    (tmp_path / f".{name}-notes of mine").touch()
     write_atomically(target, lambda beside: beside.write_text("whole"))
+    (tmp_path / f".{name}-notes of mine").unlink()
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert target.read_text() == "whole"
 
 
 def test_what_is_being_written_stays(tmp_path):
     target = tmp_path / "cells.csv"
-    elsewhere = tmp_path / ".cells.csv-other-host-17-0123abcd"
+    elsewhere = tmp_path / ".cells.csv-other-host+17+0123abcd"
     elsewhere.touch()
 
     def write(beside: Path) -> None:
