@@ -101,7 +101,7 @@ def status(arguments: Sequence[str]) -> int:
 
     from sparsemm.evaluation.status import print_status, read_status
 
-    print_status(folder, read_status(folder), Console(highlight=False))
+    print_status(folder, read_status(folder), Console(highlight=False, markup=False))
     return 0
 
 
@@ -128,7 +128,7 @@ def overlap(arguments: Sequence[str]) -> int:
     table = measured(one, other)
     if options.output:
         write_atomically(options.output, lambda beside: table.round(6).to_csv(beside, index=False))
-    print_overlap(table, Console(highlight=False))
+    print_overlap(table, Console(highlight=False, markup=False))
     return 0
 
 

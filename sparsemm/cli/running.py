@@ -48,7 +48,7 @@ def efficiency(config: dict[str, Any]) -> Any:
     from sparsemm.efficiency import run
     from sparsemm.efficiency.terminal import shown
 
-    with shown(Console(stderr=True, highlight=False)) as report:
+    with shown(Console(stderr=True, highlight=False, markup=False)) as report:
         return run(config, report)
 
 
@@ -66,14 +66,14 @@ def show(verb: str, results: list[Any]) -> int:
 
         from sparsemm.evaluation.terminal import print_outcomes
 
-        return print_outcomes(results, Console(highlight=False))
+        return print_outcomes(results, Console(highlight=False, markup=False))
     if verb == "efficiency":
         from rich.console import Console
 
         from sparsemm.efficiency.terminal import print_rows
 
         for measured in results:
-            print_rows(measured.rows, measured.shown, Console(highlight=False))
+            print_rows(measured.rows, measured.shown, Console(highlight=False, markup=False))
             print(measured.path)
     if verb == "doctor":
         from rich.console import Console

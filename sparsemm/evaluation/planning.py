@@ -21,8 +21,9 @@ from sparsemm.evaluation.memory import SHARE, document_bytes, free_memory, row_b
 from sparsemm.evaluation.missing import require
 from sparsemm.evaluation.processes import device_of
 from sparsemm.evaluation.tables import QUESTION_AFTER
+from sparsemm.methods.base import MOST
 from sparsemm.methods.head_scored import HeadScored
-from sparsemm.models.checkpoint import fingerprint, locate
+from sparsemm.models.checkpoint import check_settings, fingerprint, locate
 from sparsemm.models.loading import ANSWERING, Checkpoint, read_config, trusts, without_weights
 from sparsemm.models.prompts import prepare, question_tokens
 
@@ -52,6 +53,9 @@ def check_options(config: Mapping[str, Any]) -> None:
             raise InputError(
                 f"{name} must be a positive integer{'' if needed else ' or null'}, got {value!r}"
             )
+        if value is not None and value > MOST:
+            raise InputError(f"{name} must be at most {MOST}, got {value}")
+    check_settings(config["model"], config["device"])
     memory_limit(config)
     fractions(config)
     if not isinstance(config["output"], str) or not config["output"]:

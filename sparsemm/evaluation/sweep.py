@@ -92,7 +92,7 @@ def run(
 
     check_options(config)
     if config["plan"] and (lacking := what_is_missing(config)):
-        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
         print_missing(config, lacking, console)
         print_estimate([config], console)
         return Outcome([], Path(config["output"]), pd.DataFrame())
@@ -105,7 +105,7 @@ def run(
     nothing = Outcome([], folder, pd.DataFrame())
     with ExitStack() as stack:
         together = stack.enter_context(processes())
-        console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=together.rank > 0)
+        console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True, quiet=together.rank > 0)
         if config["plan"]:
             print_plan(cells, missing, config, console)
             print_estimate([config], console)

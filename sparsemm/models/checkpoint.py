@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,7 @@ def locate(pretrained: str) -> Path:
     InputError
         If there is no such checkpoint, or it is not ordinary files in one folder.
     """
-    if not isinstance(pretrained, str) or not pretrained:
-        raise InputError(f"model.pretrained must be a folder or a name on the hub, got {pretrained!r}")
+    _check_pretrained(pretrained)
     if pretrained == "tiny":
         folder = shipped("tiny/checkpoint")
     elif (folder := Path(pretrained)).exists():
@@ -50,6 +50,36 @@ def locate(pretrained: str) -> Path:
         raise InputError(f"no checkpoint in {folder}: there is no config.json")
     check_folder(folder)
     return folder
+
+
+def check_settings(model: Any, device: Any) -> None:
+    """Look whether a model's settings are of the kinds that they must have; nothing is looked for.
+
+    Raises
+    ------
+    InputError
+        The first that is not.
+    """
+    if not isinstance(model, Mapping):
+        raise InputError(f"model holds the options of a model; choose one by model=NAME, got {model!r}")
+    _check_pretrained(model["pretrained"])
+    if not isinstance(model["name"], str) or not model["name"]:
+        raise InputError(f"model.name must be a name, got {model['name']!r}")
+    for name, value, kinds, what in (
+        ("device", device, str, "a device such as cpu or cuda"),
+        ("model.head_scores", model["head_scores"], str | int, "a file"),
+        ("model.images_kwargs", model["images_kwargs"], Mapping, "options {NAME: VALUE}"),
+        ("model.quantization", model["quantization"], Mapping, "options {NAME: VALUE}"),
+        ("model.device_map", model["device_map"], str | Mapping, "auto, or {MODULE: DEVICE}"),
+        ("model.ocr_prompt", model["ocr_prompt"], str, "a text"),
+    ):
+        if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
+            raise InputError(f"{name} must be {what}, or null, got {value!r}")
+
+
+def _check_pretrained(pretrained: Any) -> None:
+    if not isinstance(pretrained, str) or not pretrained:
+        raise InputError(f"model.pretrained must be a folder or a name on the hub, got {pretrained!r}")
 
 
 def _from_hub(name: str) -> Path:
