@@ -38,7 +38,8 @@ def resolve(verb: str, config: DictConfig) -> dict[str, Any]:
         with _environment_refused():
             _mark(config, values)
     except OmegaConfBaseException as error:
-        raise InputError(str(error).splitlines()[0]) from error
+        where = f"{error.full_key}: " if error.full_key else ""
+        raise InputError(f"{where}{str(error).splitlines()[0]}") from error
     except RecursionError:
         raise InputError("the configuration refers to itself, or is nested too deeply") from None
     _check_whole(verb, values)

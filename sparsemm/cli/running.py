@@ -98,6 +98,7 @@ def run_hydra(verb: str, overrides: Sequence[str]) -> list[Any]:
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     from sparsemm.cli.resolving import resolve
 
@@ -125,6 +126,12 @@ def run_hydra(verb: str, overrides: Sequence[str]) -> list[Any]:
             hydrated(job)()
         except (HydraException, OmegaConfBaseException) as error:
             raise InputError(explain(error, name)) from error
+        except YAMLError as error:  # in a file of the user's own --config-dir
+            raise InputError(f"a configuration cannot be read: {error}") from error
+        except RecursionError as error:
+            if failures:
+                raise failures[0] from None
+            raise InputError("the options, or a configuration's file, are nested too deeply") from error
         except SystemExit:
             if failures:
                 raise failures[0] from None

@@ -112,8 +112,14 @@ class Options:
                 raise InputError(f"{name} must be a positive integer, got {value!r}")
         if self.budget < self.window:
             raise InputError(f"budget must be at least the window ({self.window}), got {self.budget}")
-        if not isinstance(self.lengths, list) or not self.lengths or min(self.lengths) <= self.budget:
+        if (
+            not isinstance(self.lengths, list)
+            or not self.lengths
+            or not all(isinstance(length, int) and length > self.budget for length in self.lengths)
+        ):
             raise InputError(f"lengths must be a list of numbers above the budget ({self.budget})")
+        if not isinstance(self.methods, list):
+            raise InputError(f"methods must be a list, got {self.methods!r}")
         for method in self.methods:
             if method not in METHODS:
                 raise InputError(f"unknown method {method!r}; {nearest(method, METHODS)}")

@@ -70,7 +70,10 @@ class Document:
         ValueError
             If they cannot be given in the form `prompt`: text before an image, or no image.
         """
-        messages = ChatMessages(messages=self.to_messages(self.dataset[self.doc_id])).to_hf_messages()
+        row = self.dataset[self.doc_id]
+        if isinstance(row, Mapping) and not isinstance(row.get("question", ""), str):
+            raise ValueError(f"its question is no text: {row['question']!r}")
+        messages = ChatMessages(messages=self.to_messages(row)).to_hf_messages()
         if prompt == QUESTION_AFTER:
             check_question_last(messages)
         return messages

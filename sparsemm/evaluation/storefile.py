@@ -72,6 +72,8 @@ def connect(path: Path, *, create: bool = False, options: str = "") -> sqlite3.C
     sqlite3.OperationalError
         There is no such file and `create` is false, or it cannot be opened.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise sqlite3.OperationalError("it is no file")
     if create:
         path.touch()  # with the permissions of all other files, which SQLite's own are not
     # rw: read-only where it must be

@@ -9,6 +9,7 @@ lmms-eval's ``--include_path`` wants.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -119,12 +120,23 @@ def check_data(task: str) -> None:
             raise ValueError(f"it lacks the columns {', '.join(lacking)}")
         if not len(table):
             raise ValueError("it holds no documents")
+    except MemoryError:
+        raise
     except (ValueError, OSError, pa.ArrowException) as error:
+        if is_of_the_machine(error):
+            raise OSError(f"cannot read {file}: {error}") from error
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise InputError(
             f"the data of the task {task} are damaged: {file}: {reason}; delete {folder}, and the same "
             "command makes them again"
         ) from error
+
+
+def is_of_the_machine(error: Exception) -> bool:
+    """Whether a file could not be read for want of memory, threads or open files: it is not damaged."""
+    wants = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+    words = ("temporarily unavailable", "allocate memory", "start new thread", "too many open files")
+    return getattr(error, "errno", None) in wants or any(word in str(error).lower() for word in words)
 
 
 def facts(task: str) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from PIL import Image, UnidentifiedImageError
 
 from sparsemm.configs import InputError, is_within
+from sparsemm.evaluation.embedded import picture
 from sparsemm.evaluation.generation import image_key
 from sparsemm.evaluation.official import BENCHMARKS, local_files
 from sparsemm.evaluation.task_files import TASK_FILES
@@ -114,11 +115,9 @@ def _image(row: Mapping[str, Any]) -> Image.Image | None:
     if not isinstance(content, bytes):
         return None
     try:
-        image = Image.open(io.BytesIO(content))
-        image.load()
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
+        return picture({"bytes": content, "path": None})  # turned as the sweep saw it
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
-    return image
 
 
 def _shown(row: Mapping[str, Any], side: int, quality: int) -> Shown:
