@@ -118,7 +118,7 @@ FILES = [
         for text, says in (
             ("a: [1", "mine.yaml"),
             ("a:\n\t- b", "mine.yaml"),
-            ("[" * 300, "nested too deeply"),
+            ("[" * 3000, "nested too deeply"),
         )
     ),
     Fault(f"sweep budget={'[' * 400}{']' * 400}", "nested too deeply"),
