@@ -23,6 +23,35 @@ class InputError(ValueError):
     """What the user gave is wrong. The message is one line: what is wrong, and what would be right."""
 
 
+class FromEnvironment(str):
+    """A text that came from the environment: it is used, and where a configuration is recorded left out."""
+
+    written: str
+    """What stands in its place, ``${oc.env:NAME}``."""
+
+    @classmethod
+    def of(cls, value: Any, written: str) -> Any:
+        """A text, or all texts in a value, marked."""
+        if isinstance(value, dict):
+            return {key: cls.of(held, written) for key, held in value.items()}
+        if isinstance(value, list):
+            return [cls.of(held, written) for held in value]
+        if not isinstance(value, str):
+            return value
+        marked = cls(value)
+        marked.written = written
+        return marked
+
+
+def recorded(value: Any) -> Any:
+    """A configuration as it may be written down: without the texts that came from the environment."""
+    if isinstance(value, FromEnvironment):
+        return value.written
+    if isinstance(value, Mapping):
+        return {key: recorded(held) for key, held in value.items()}
+    return [recorded(held) for held in value] if isinstance(value, list | tuple) else value
+
+
 def shipped(relative: str | Path) -> Path:
     """Path of a file or folder that comes with the project: inside the installed package, else in the clone.
 
@@ -51,6 +80,17 @@ def given_or_shipped(path: str | Path) -> Path:
         return shipped(path)
     except FileNotFoundError:
         raise InputError(f"no such file: {path}") from None
+
+
+def check_ordinary(path: Path) -> None:
+    """Raise ``ValueError`` for a pipe, a socket or a device, which would be waited for, or read, for ever."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError("it is neither a file nor a folder")
+
+
+def is_within(path: Path, folder: Path) -> bool:
+    """Whether a path, its links followed, is in a folder: what data name is opened only if it is."""
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 def names(group: str) -> list[str]:

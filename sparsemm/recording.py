@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import glob
 import json
 import os
+import re
+import socket
+import stat
 import subprocess
-import tempfile
+import time
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from sparsemm.configs import PACKAGE
+
+LEFT = re.compile(
+    r"\..+\.(?:csv|html|json|parquet|pdf|png|safetensors|partial)"
+    r"-(?:(?P<host>[^+]+)\+\d+\+[0-9a-f]{8}|[a-z0-9_]{6,12})"
+)
+"""Names of files that are being written to take another's place; older versions' do not say where."""
+
+LEFT_S = 3600.0
+"""Age at which what another machine left is taken for abandoned."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -27,20 +42,56 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """
     try:
         make_folder(path.parent)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        os.close(handle)
-        beside = Path(name)
+        clear_leftovers(path.parent, path.name)
+        mark = f"{socket.gethostname()}+{os.getpid()}+{uuid.uuid4().hex[:8]}"
+        beside = path.with_name(f".{path.name}-{mark}")
+        handle = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         try:
+            mode = stat.S_IMODE(os.fstat(handle).st_mode)  # as the umask makes it
+            _is_mine(handle)
             write(beside)
-            beside.chmod(0o644)
+            beside.chmod(mode)
             with beside.open("rb") as file:  # a name must not reach the disk ahead of its content
                 os.fsync(file.fileno())
             beside.replace(path)
             _sync_folder(path.parent)
         finally:
+            os.close(handle)
             beside.unlink(missing_ok=True)
     except OSError as error:
         raise OSError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def clear_leftovers(folder: Path, name: str = "*") -> None:
+    """Remove what killed writers left in a folder beside the file `name`, or beside any.
+
+    A writer that is alive holds the lock of what it writes. Locks need not hold from one machine to
+    another: what other machines left is removed when it is an hour old.
+    """
+    for left in sorted(folder.glob(f".{name if name == '*' else glob.escape(name)}-*")):
+        found = LEFT.fullmatch(left.name)
+        with contextlib.suppress(OSError):  # another process was first, or it may not be removed
+            if found is None or not left.is_file():
+                continue
+            here = found["host"] in (None, socket.gethostname())
+            if here or time.time() - left.stat().st_mtime > LEFT_S:
+                handle = os.open(left, os.O_RDONLY)
+                try:
+                    if _is_mine(handle):
+                        left.unlink()
+                finally:
+                    os.close(handle)
+
+
+def _is_mine(handle: int) -> bool:
+    """Take the lock of an open file until it is closed; false if another has it, or the disk has no locks."""
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def make_folder(folder: Path) -> None:

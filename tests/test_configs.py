@@ -73,7 +73,7 @@ def test_models(model):
     assert config["model"]["name"] == model
     assert set(config["model"]) == {
         *("name", "pretrained", "dtype", "device_map", "quantization", "images_kwargs"),
-        *("window", "head_scores", "ocr_prompt"),
+        *("trust_remote_code", "window", "head_scores", "ocr_prompt"),
     }
     assert composed("heads", f"model={model}")["output"] == f"outputs/head_scores/{model}.safetensors"
 

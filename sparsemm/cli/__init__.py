@@ -47,6 +47,14 @@ look at results and names:
 --version, --help"""
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that memory, of the machine or of a device, did not suffice."""
+    words = str(error).lower()
+    return isinstance(error, MemoryError) or any(
+        said in words for said in ("out of memory", "can't allocate memory", "can't start new thread")
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code.
 
@@ -74,6 +82,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("sparsemm: interrupted; what was answered is kept, the same command goes on", file=sys.stderr)
         return 130
+    except (MemoryError, RuntimeError) as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1" or not lacks_memory(error):
+            raise
+        shown = " ".join(str(error).split()) or "Python could not allocate any more"
+        print(f"sparsemm: the memory does not suffice: {shown}", file=sys.stderr)
+        return 1
     except (ValueError, OSError) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise

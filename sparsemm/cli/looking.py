@@ -23,6 +23,7 @@ def figures(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--paper", action="store_true", help="mark the scores that SparseMM's authors published"
     )
+    _add_head_scores(parser)
     options = parser.parse_args(arguments)
     from sparsemm.figures import save
     from sparsemm.figures.style import WIDTHS
@@ -32,10 +33,22 @@ def figures(arguments: Sequence[str]) -> int:
         width=WIDTHS[options.width] if options.width else None,
         efficiency=options.efficiency,
         paper=options.paper,
+        heads=options.head_scores,
         say=lambda line: print(line, file=sys.stderr),
     ):
         print(path)
     return 0
+
+
+def _add_head_scores(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--head-scores",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="that the cells used, where they are not in the folder",
+    )
 
 
 def report(arguments: Sequence[str]) -> int:
@@ -51,6 +64,7 @@ def report(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--data", action="append", default=[], metavar="TASK=FILES", help="parquet files of an official task"
     )
+    _add_head_scores(parser)
     parser.add_argument(
         "--serve", action="store_true", help="show it on this machine, also while a sweep runs"
     )
@@ -66,7 +80,7 @@ def report(arguments: Sequence[str]) -> int:
         raise InputError(f"--port must be between 0 and 65535, got {given.port}")
     from sparsemm.report import PageOptions, write_report
 
-    options = PageOptions.of(given.efficiency, given.documents, given.data)
+    options = PageOptions.of(given.efficiency, given.documents, given.data, given.head_scores)
     if given.serve:
         from sparsemm.report.serve import PORT, serve
 
@@ -87,7 +101,7 @@ def status(arguments: Sequence[str]) -> int:
 
     from sparsemm.evaluation.status import print_status, read_status
 
-    print_status(folder, read_status(folder), Console(highlight=False))
+    print_status(folder, read_status(folder), Console(highlight=False, markup=False))
     return 0
 
 
@@ -114,7 +128,7 @@ def overlap(arguments: Sequence[str]) -> int:
     table = measured(one, other)
     if options.output:
         write_atomically(options.output, lambda beside: table.round(6).to_csv(beside, index=False))
-    print_overlap(table, Console(highlight=False))
+    print_overlap(table, Console(highlight=False, markup=False))
     return 0
 
 

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf, open_dict
+from omegaconf import open_dict
 
 from sparsemm.cli.given import check_names, own_checkpoint
+from sparsemm.cli.resolving import resolve
 from sparsemm.cli.running import version_base
 from sparsemm.configs import InputError, shipped
 from sparsemm.evaluation.jobs import (
@@ -101,7 +102,7 @@ def configurations(
             with open_dict(job):
                 del job["hydra"]
             own_checkpoint(job, chosen, values)
-            resolved: Any = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
+            resolved = resolve(name, job)
             check_names(name, resolved)
             composed.append((values, resolved))
     return composed

@@ -50,7 +50,7 @@ def efficiency(config: dict[str, Any]) -> Any:
     from sparsemm.efficiency import run
     from sparsemm.efficiency.terminal import shown
 
-    with shown(Console(stderr=True, highlight=False)) as report:
+    with shown(Console(stderr=True, highlight=False, markup=False)) as report:
         return run(config, report)
 
 
@@ -68,16 +68,16 @@ def show(verb: str, results: list[Any]) -> int:
 
         from sparsemm.evaluation.terminal import print_outcomes
 
-        return print_outcomes(results, Console(highlight=False))
+        return print_outcomes(results, Console(highlight=False, markup=False))
     if verb == "efficiency":
         from rich.console import Console
 
         from sparsemm.efficiency.terminal import print_rows
 
         for measured in results:
-            print_rows(measured.rows, measured.shown, Console(highlight=False))
+            print_rows(measured.rows, measured.shown, Console(highlight=False, markup=False))
             for line in measured.unfinished:
-                Console(stderr=True, highlight=False).print(f"unfinished: {line}", markup=False)
+                Console(stderr=True, highlight=False, markup=False).print(f"unfinished: {line}")
             print(measured.path)
     if verb == "doctor":
         from rich.console import Console
@@ -126,8 +126,10 @@ def run_hydra(verb: str, overrides: Sequence[str]) -> list[Any]:
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
-    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    from sparsemm.cli.resolving import resolve
 
     results: list[Any] = []
     failures: list[Exception] = []
@@ -135,11 +137,8 @@ def run_hydra(verb: str, overrides: Sequence[str]) -> list[Any]:
     def job(config: DictConfig) -> None:
         try:
             said = HydraConfig.get()
-            try:
-                own_checkpoint(config, said.runtime.choices, said.overrides.task)
-                resolved: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-            except OmegaConfBaseException as error:
-                raise InputError(str(error).splitlines()[0]) from error
+            own_checkpoint(config, said.runtime.choices, said.overrides.task)
+            resolved = resolve(name, config)
             check_names(name, resolved)
             if not is_multirun(overrides):
                 check_effect(said.overrides.task, [resolved], lambda config: idle(verb, config))
@@ -168,6 +167,12 @@ def run_hydra(verb: str, overrides: Sequence[str]) -> list[Any]:
             hydrated(job)()
         except (HydraException, OmegaConfBaseException) as error:
             raise InputError(explain(error, name)) from error
+        except YAMLError as error:  # in a file of the user's own --config-dir
+            raise InputError(f"a configuration cannot be read: {error}") from error
+        except RecursionError as error:
+            if failures:
+                raise failures[0] from None
+            raise InputError("the options, or a configuration's file, are nested too deeply") from error
         except SystemExit:
             if failures:
                 raise failures[0] from None
@@ -201,15 +206,14 @@ def _launch(hydrated: Callable[[Any], Any], overrides: list[str], launch: Launch
 
     def job(config: DictConfig) -> None:  # it travels to where the job runs: nothing here stays with it
         from hydra.core.hydra_config import HydraConfig
-        from omegaconf import OmegaConf
 
         from sparsemm.cli.given import own_checkpoint
+        from sparsemm.cli.resolving import resolve
         from sparsemm.evaluation.jobs import run_job
 
         said = HydraConfig.get()
         own_checkpoint(config, said.runtime.choices, said.overrides.task)
-        resolved: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-        run_job(launch, said.job.num, resolved)
+        run_job(launch, said.job.num, resolve("sweep", config))
 
     sys.argv = [sys.argv[0], MULTIRUN[0], *overrides]
     hydrated(job)()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from sparsemm.efficiency.shapes import SHAPES, synthetic_scores
 from sparsemm.heads import HeadScores
 from sparsemm.methods import ModelShape
 from sparsemm.models.checkpoint import fingerprint, locate
-from sparsemm.models.loading import read_config
+from sparsemm.models.loading import load_model, read_config, trusts
 
 CHECKPOINT = "checkpoint"
 """Name of the model that the group `model` configures, among the shapes."""
@@ -50,9 +51,11 @@ class Subject:
     scores_from
         "synthetic", or the file of head scores.
     pretrained
-        Folder or name of the checkpoint; None for a shape.
+        Folder of the checkpoint; None for a shape.
     dtype
         Number format of the weights.
+    trust_remote_code
+        Whether code that comes with the checkpoint may be run.
     """
 
     name: str
@@ -62,8 +65,9 @@ class Subject:
     window: int
     head_scores: Tensor
     scores_from: str
-    pretrained: str | None
+    pretrained: Path | None
     dtype: torch.dtype
+    trust_remote_code: bool = False
 
     @property
     def shape(self) -> ModelShape:
@@ -83,8 +87,8 @@ def shape_subject(name: str, layers: int | None, positions: int, dtype: torch.dt
 
 def checkpoint_subject(model: Mapping[str, Any], dtype: torch.dtype) -> Subject:
     """The checkpoint of a file of ``eval_configs/model``; synthetic head scores where it names none."""
-    folder = locate(model["pretrained"])
-    config = read_config(folder)
+    folder, trust = locate(model["pretrained"]), trusts(model)
+    config = read_config(folder, trust)
     shape = model_shape(config.get_text_config(decoder=True))
     if model["head_scores"] is None:
         scores, scores_from = synthetic_scores(shape), "synthetic"
@@ -94,7 +98,7 @@ def checkpoint_subject(model: Mapping[str, Any], dtype: torch.dtype) -> Subject:
     layers = config.get_text_config(decoder=True).num_hidden_layers
     return Subject(
         model["name"], config, fingerprint(folder), layers, model["window"], scores, scores_from,
-        str(folder), dtype,
+        folder, dtype, trust,
     )  # fmt: skip
 
 
@@ -157,10 +161,12 @@ def _make(subject: Subject, device: torch.device) -> Any:
     if subject.pretrained is None:
         torch.manual_seed(0)
         with torch.device(device):
-            return AutoModelForCausalLM.from_config(subject.config, dtype=subject.dtype)
+            return AutoModelForCausalLM.from_config(
+                subject.config, dtype=subject.dtype, trust_remote_code=False
+            )
     pictures = type(subject.config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
     auto: Any = AutoModelForImageTextToText if pictures else AutoModelForCausalLM
-    return auto.from_pretrained(subject.pretrained, dtype=subject.dtype).to(device)
+    return load_model(auto, subject.pretrained, subject.trust_remote_code, dtype=subject.dtype).to(device)
 
 
 def _nbytes(tensor: Tensor) -> int:

@@ -31,6 +31,7 @@ from sparsemm.efficiency.decode_table import (
     write_table,
 )
 from sparsemm.efficiency.steps import Decoding
+from sparsemm.models.checkpoint import check_settings
 from sparsemm.models.loading import default_device, device_name, torch_device
 
 
@@ -68,6 +69,7 @@ def run(config: Mapping[str, Any], report: Report) -> Measured:
         Wrong options, found before anything runs.
     """
     options = Options(**{name: config[name] for name in Options.__dataclass_fields__})
+    check_settings(config["model"], config["device"])
     device = torch_device(config["device"] or default_device())
     folder = Path(config["output"])
     table: list[Mapping[str, Any]] = [*read_table(folder)]

@@ -14,6 +14,7 @@ from sparsemm.efficiency.contenders import check_names
 from sparsemm.efficiency.decode_bench import PROMPTS, READ
 from sparsemm.efficiency.shapes import SHAPES
 from sparsemm.efficiency.steps import DECODINGS, Decoding
+from sparsemm.methods.base import MOST
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -89,7 +90,7 @@ class Options:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MOST
 
 
 def check_memory(subject: Subject, options: Options) -> None:

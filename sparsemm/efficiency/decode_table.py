@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from sparsemm.configs import EMBEDDED, InputError, names, read
+from sparsemm.configs import EMBEDDED, InputError, names, read, recorded
 from sparsemm.efficiency.backbone import Backbone
 from sparsemm.efficiency.contenders import Contender
 from sparsemm.efficiency.decode_bench import Measurement, Plan, Samples
@@ -303,6 +303,7 @@ def record(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def command_of(config: Mapping[str, Any]) -> str:
     """The command that gives a configuration, without its output folder."""
+    config = recorded(config)
     usual = {**read("benchmark", config["benchmark"]), "device": None}
     options = {name: config[name] for name in usual if config[name] != usual[name]}
     model = config["model"]

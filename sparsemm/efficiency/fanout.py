@@ -16,6 +16,7 @@ from sparsemm.efficiency.fanout_bench import Bench, Options
 from sparsemm.efficiency.fanout_table import SCHEMA_VERSION, SHOWN, write_record, write_table
 from sparsemm.heads import HeadScores
 from sparsemm.methods import FullKV, KVMethod, SparseMM
+from sparsemm.models.checkpoint import check_settings
 from sparsemm.models.loading import device_name, load
 
 
@@ -35,6 +36,7 @@ def run(config: Mapping[str, Any], report: Report) -> Measured:
         Wrong options, found before anything runs.
     """
     options = Options(**{name: config[name] for name in Options.__dataclass_fields__})
+    check_settings(config["model"], config["device"])
     cells = grid(config)
     if options.separate >= len(cells):
         raise InputError(f"separate must be below the number of cells ({len(cells)}), got {options.separate}")
@@ -66,6 +68,9 @@ def grid(config: Mapping[str, Any]) -> list[KVMethod]:
             raise InputError(f"method {SparseMM.name} needs head scores and the model names none")
         return HeadScores.load(given_or_shipped(model["head_scores"]))
 
+    for name in ("methods", "budgets"):
+        if not isinstance(config[name], list):
+            raise InputError(f"{name} must be a list, got {config[name]!r}")
     cells = [FullKV(), *methods_of(config["methods"], config["budgets"], model["window"], head_scores)]
     if len(cells) == 1:
         raise InputError("nothing to do: give at least one method and one budget")

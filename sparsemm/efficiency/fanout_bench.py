@@ -21,6 +21,7 @@ from sparsemm.efficiency import Report
 from sparsemm.efficiency.answering import Answers, evicted, fanned_out, plain, stock_attention
 from sparsemm.efficiency.workloads import WORKLOADS, batches
 from sparsemm.methods import KVMethod
+from sparsemm.methods.base import MOST
 from sparsemm.models.loading import Checkpoint
 
 TRIES = 2
@@ -44,6 +45,9 @@ class Options:
             value = getattr(self, name)
             if not (_is_count(value) or (name == "max_rows" and value is None)):
                 raise InputError(f"{name} must be a positive integer, got {value!r}")
+        for name in ("workloads", "batch_sizes"):
+            if not isinstance(getattr(self, name), list) or not getattr(self, name):
+                raise InputError(f"{name} must be a list, got {getattr(self, name)!r}")
         if not self.batch_sizes or not all(map(_is_count, self.batch_sizes)):
             raise InputError(f"batch_sizes must be positive integers, got {self.batch_sizes!r}")
         for name in self.workloads:
@@ -62,7 +66,7 @@ class Options:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MOST
 
 
 class Bench:

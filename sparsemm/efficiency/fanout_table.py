@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from sparsemm.configs import recorded
 from sparsemm.efficiency.machine import cpu_name
 from sparsemm.recording import git_commit, versions, write_atomically, write_json
 
@@ -92,7 +93,7 @@ def write_record(folder: Path, config: Mapping[str, Any]) -> Path:
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
             "allocator": allocator(),
-            "config": dict(config),
+            "config": recorded(config),
             "versions": {"python": platform.python_version(), **versions(libraries)},
             "git_commit": git_commit(),
             "schema_version": SCHEMA_VERSION,

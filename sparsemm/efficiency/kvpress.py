@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from sparsemm.configs import InputError, nearest
+from sparsemm.configs import InputError, nearest, recorded
 from sparsemm.efficiency import Measured, Report
 from sparsemm.efficiency.decode_table import now, write_csv
 from sparsemm.efficiency.machine import cpu_name
@@ -112,8 +112,14 @@ class Options:
                 raise InputError(f"{name} must be a positive integer, got {value!r}")
         if self.budget < self.window:
             raise InputError(f"budget must be at least the window ({self.window}), got {self.budget}")
-        if not isinstance(self.lengths, list) or not self.lengths or min(self.lengths) <= self.budget:
+        if (
+            not isinstance(self.lengths, list)
+            or not self.lengths
+            or not all(isinstance(length, int) and length > self.budget for length in self.lengths)
+        ):
             raise InputError(f"lengths must be a list of numbers above the budget ({self.budget})")
+        if not isinstance(self.methods, list):
+            raise InputError(f"methods must be a list, got {self.methods!r}")
         for method in self.methods:
             if method not in METHODS:
                 raise InputError(f"unknown method {method!r}; {nearest(method, METHODS)}")
@@ -169,7 +175,7 @@ def run(config: Mapping[str, Any], report: Report) -> Measured:
         {
             "date": now(),
             "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
-            "config": {**vars(options), "python": Path(options.python).name},
+            "config": {**recorded(vars(options)), "python": Path(options.python).name},
             "versions": {"python": platform.python_version(), **installed},
             "git_commit": git_commit(),
             "schema_version": SCHEMA_VERSION,

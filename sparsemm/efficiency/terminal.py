@@ -26,7 +26,12 @@ def shown(console: Console) -> Iterator[Report]:
     if not console.is_terminal:
         yield lambda done, total, text: console.print(f"{done}/{total} {text}")
         return
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
     progress = Progress(*columns, console=console, auto_refresh=False, transient=True)
     task = progress.add_task("", total=None)
 

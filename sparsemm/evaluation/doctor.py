@@ -22,12 +22,13 @@ from sparsemm.cache.layout import Backend
 from sparsemm.cache.stock import cache_argument
 from sparsemm.configs import InputError
 from sparsemm.documents import make_page
+from sparsemm.documents.opening import read_picture
 from sparsemm.evaluation.methods import build_method
 from sparsemm.methods import FullKV, KVMethod, check_method
+from sparsemm.methods.base import MOST
 from sparsemm.models import image_tokens
-from sparsemm.models.checkpoint import fingerprint, locate
+from sparsemm.models.checkpoint import check_settings, fingerprint, locate
 from sparsemm.models.loading import ATTENTION, Checkpoint, device_name, load
-from sparsemm.models.pictures import read_picture
 from sparsemm.models.prompts import asked, prepare
 
 PAGE_SEED = 3_000_000
@@ -58,6 +59,12 @@ def run(config: Mapping[str, Any]) -> list[Finding]:
     count = config["max_new_tokens"]
     if not isinstance(count, int) or isinstance(count, bool) or count < 2:
         raise InputError(f"max_new_tokens must be an integer of at least 2, got {count!r}")
+    if count > MOST:
+        raise InputError(f"max_new_tokens must be at most {MOST}, got {count}")
+    check_settings(config["model"], config["device"])
+    for name, what in (("image", "a picture's file"), ("prompt", "a text")):
+        if not isinstance(config[name], str | None):
+            raise InputError(f"{name} must be {what}, or null, got {config[name]!r}")
     if not config.get("methods"):
         raise InputError("no method is chosen (method=[adakv])")
     if config["backend"] is not None:

@@ -180,7 +180,7 @@ def print_estimate(configs: Sequence[Mapping[str, Any]], console: Console) -> No
 
 def plan_jobs(configs: Sequence[Mapping[str, Any]]) -> None:
     """Print what a multirun would do: its jobs, what this machine lacks for them, and what they cost."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("model", "task"):
         table.add_column(heading, no_wrap=True)

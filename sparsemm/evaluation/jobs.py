@@ -125,10 +125,13 @@ def write_job(folder: Path, job: Job) -> None:
 
 def read_job(folder: Path, name: str) -> Job | None:
     """How a job is; None if nothing, or nothing that can be read, is said of it."""
+    path = jobs_folder(folder) / f"{name}.json"
+    if not path.is_file():
+        return None
     try:
-        said = json.loads((jobs_folder(folder) / f"{name}.json").read_text(encoding="utf-8"))
+        said = json.loads(path.read_text(encoding="utf-8"))
         return Job(**{**said, "failed": [tuple(one) for one in said["failed"]]})
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
+    except (FileNotFoundError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 

@@ -96,6 +96,8 @@ class SparseMMChat(lmms):
     backend : str, optional
         How generated tokens attend (`RaggedCache`): on a GPU ``triton`` needs fewest launches; default:
         ``grouped``.
+    trust_remote_code : bool, default False
+        Run Python code that comes with the checkpoint.
     **method_parameters
         Parameters of the method in place of those in its file, such as ``ratio=0.2``.
 
@@ -122,6 +124,7 @@ class SparseMMChat(lmms):
         batch_size: int | str = 1,
         max_new_tokens: int | None = None,
         backend: Backend | None = None,
+        trust_remote_code: bool | None = None,
         **method_parameters: Any,
     ) -> None:
         super().__init__()
@@ -159,7 +162,9 @@ class SparseMMChat(lmms):
         self.accelerator = Accelerator()  # the one of lmms-eval's command line, where that runs
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
         place = own_device(self.accelerator, device)
-        self.checkpoint = load(described | ({"dtype": dtype} if dtype else {}), place)
+        given = {"dtype": dtype, "trust_remote_code": trust_remote_code}
+        chosen = {name: value for name, value in given.items() if value is not None}
+        self.checkpoint = load(described | chosen, place)
         self.device = self.checkpoint.device
 
     @classmethod

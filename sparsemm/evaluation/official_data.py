@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsemm.configs import InputError
+from sparsemm.configs import InputError, check_ordinary
 
 SHARD = re.compile(r"(?P<split>\w+)-\d{5}-of-\d{5}\b.*\.parquet")
 """How the hub names the parts of a split."""
@@ -25,7 +25,10 @@ def locate(task: str, given: Any, split: str) -> list[Path]:
     option = f"tasks.{task}.data_files"
     if not isinstance(given, str):
         raise InputError(f"{option} must be a parquet file, a folder or a pattern, got {given!r}")
-    path = Path(given).expanduser()
+    try:
+        path = Path(given).expanduser()
+    except RuntimeError as error:  # of a user who is not known here
+        raise InputError(f"{option}: {given}: {error}") from None
     if path.is_dir():
         found = sorted(path.glob("*.parquet"))
         shards = {file: match["split"] for file in found if (match := SHARD.fullmatch(file.name))}
@@ -53,6 +56,7 @@ def check(task: str, file: Path, columns: Sequence[str]) -> None:
     import pyarrow.parquet as pq
 
     try:
+        check_ordinary(file)
         with file.open("rb") as handle:
             parquet = pq.ParquetFile(handle)
             rows, names = parquet.metadata.num_rows, parquet.schema_arrow.names
@@ -66,11 +70,14 @@ def check(task: str, file: Path, columns: Sequence[str]) -> None:
 
 
 def features(file: Path) -> Any:
-    """The columns' types; ``image`` is one, also where a file does not say so."""
+    """The columns' types; of what the file itself says of them nothing is heeded, and ``image`` is a picture.
+
+    A column that a file calls pictures, sounds or videos would be read from wherever its values point.
+    """
     import datasets
     import pyarrow.parquet as pq
 
-    found = datasets.Features.from_arrow_schema(pq.read_schema(file))
+    found = datasets.Features.from_arrow_schema(pq.read_schema(file).remove_metadata())
     return datasets.Features({**found, "image": datasets.Image()})
 
 

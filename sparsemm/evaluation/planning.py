@@ -22,9 +22,17 @@ from sparsemm.evaluation.missing import require
 from sparsemm.evaluation.official import BENCHMARKS
 from sparsemm.evaluation.processes import device_of
 from sparsemm.evaluation.tables import CELL_COLUMNS, QUESTION_AFTER
+from sparsemm.methods.base import MOST
 from sparsemm.methods.head_scored import HeadScored
-from sparsemm.models.checkpoint import fingerprint, locate
-from sparsemm.models.loading import ANSWERING, Checkpoint, check_weights, read_config, without_weights
+from sparsemm.models.checkpoint import check_settings, fingerprint, locate
+from sparsemm.models.loading import (
+    ANSWERING,
+    Checkpoint,
+    check_weights,
+    read_config,
+    trusts,
+    without_weights,
+)
 from sparsemm.models.prompts import prepare, question_tokens
 
 if TYPE_CHECKING:
@@ -57,6 +65,9 @@ def check_options(config: Mapping[str, Any]) -> None:
             raise InputError(
                 f"{name} must be a positive integer{'' if needed else ' or null'}, got {value!r}"
             )
+        if value is not None and value > MOST:
+            raise InputError(f"{name} must be at most {MOST}, got {value}")
+    check_settings(config["model"], config["device"])
     memory_limit(config)
     fractions(config)
     if not isinstance(config["output"], str) or not config["output"]:
@@ -88,7 +99,7 @@ def plan(config: Mapping[str, Any]) -> list[Cell]:
     task_identities = {name: tasks.identity(name, given) for name, given in config["tasks"].items()}
     cells = expand(config, model_identity=model_identity, task_identities=task_identities)
     _check_rows(cells)
-    _check_shapes(cells, checkpoint)
+    _check_shapes(cells, checkpoint, trusts(model))
     return sorted(cells, key=lambda cell: cell.method.evicts)
 
 
@@ -116,12 +127,12 @@ def _check_rows(cells: Sequence[Cell]) -> None:
             )
 
 
-def _check_shapes(cells: Sequence[Cell], checkpoint: Path) -> None:
+def _check_shapes(cells: Sequence[Cell], checkpoint: Path, trust: bool) -> None:
     """Refuse head scores that have not the model's shape: methods see that only with the first prompt."""
     scored = [cell for cell in cells if isinstance(cell.method, HeadScored) or cell.ablation]
     if not scored:
         return
-    shape = model_shape(read_config(checkpoint).get_text_config(decoder=True))
+    shape = model_shape(read_config(checkpoint, trust).get_text_config(decoder=True))
     for cell in scored:
         try:
             if isinstance(cell.method, HeadScored):
@@ -178,6 +189,8 @@ def print_plan(
     from sparsemm.evaluation.store import answered
 
     checkpoint = without_weights(config["model"], device_of(config["device"]))
+    if trusts(config["model"]):
+        console.print("code that comes with the checkpoint is run (model.trust_remote_code=true)")
     text, itemsize = checkpoint.model.config.get_text_config(decoder=True), checkpoint.dtype.itemsize
     for task in dict.fromkeys(cell.task for cell in cells):
         runs = by_run([cell for cell in cells if cell.task == task])

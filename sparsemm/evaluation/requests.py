@@ -17,10 +17,11 @@ from loguru import logger
 from PIL import Image
 
 from sparsemm.configs import InputError
+from sparsemm.documents.opening import whole_pictures
+from sparsemm.evaluation.embedded import embedded
 from sparsemm.evaluation.official import BENCHMARKS, build
 from sparsemm.evaluation.tables import IMAGE_QUESTION, QUESTION_AFTER
 from sparsemm.evaluation.tasks import check_data, include_path
-from sparsemm.models.pictures import whole_pictures
 from sparsemm.models.prompts import check_question_last, images_of
 
 DEFAULT_NEW_TOKENS = 128
@@ -104,7 +105,10 @@ class Document:
             If an image is no picture, or cut off. A task's own code may raise anything else.
         """
         with whole_pictures():
-            messages = ChatMessages(messages=self.to_messages(self.dataset[self.doc_id])).to_hf_messages()
+            row = self.dataset[self.doc_id]
+            if isinstance(row, Mapping) and not isinstance(row.get("question", ""), str):
+                raise ValueError(f"its question is no text: {row['question']!r}")
+            messages = ChatMessages(messages=self.to_messages(row)).to_hf_messages()
             for image in images_of(messages):
                 if isinstance(image, Image.Image):
                     image.load()
@@ -187,7 +191,8 @@ def load_documents(
         raise InputError(f"the task {task} has no documents")
     if {request.request_type for request in requests} != {"generate_until"}:
         raise InputError(f"the task {task} does not ask for one generated text for each document")
-    found = [Document.of(one, loaded.dataset[arguments(one)[5]], max_new_tokens) for one in requests]
+    data = {split: embedded(loaded.dataset[split]) for split in {arguments(one)[5] for one in requests}}
+    found = [Document.of(one, data[arguments(one)[5]], max_new_tokens) for one in requests]
     return sorted(found, key=lambda document: document.doc_id)
 
 

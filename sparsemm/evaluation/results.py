@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsemm.configs import InputError
+from sparsemm.configs import InputError, recorded
 from sparsemm.evaluation.agreement import agreement
 from sparsemm.evaluation.allocations import ALLOCATION_COLUMNS, allocation_rows
 from sparsemm.evaluation.cell_check import read_cell
@@ -324,7 +324,7 @@ def _sample_columns(cell: Mapping[str, Any], agreed: Mapping[str, list[Any]]) ->
 def write_run(folder: Path, config: Mapping[str, Any]) -> None:
     """Record how the folder's cells are made: resolved configuration, versions of libraries, git commit."""
     run = {
-        "config": dict(config),
+        "config": recorded(config),
         "versions": {"python": platform.python_version(), **versions(LIBRARIES)},
         "git_commit": git_commit(),
         "schema_version": SCHEMA_VERSION,

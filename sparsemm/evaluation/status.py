@@ -159,9 +159,9 @@ def _read_store(here: Path, jobs: Sequence[Job]) -> _Stored:
     for number in store_numbers(here):
         path = here / f"{number}.sqlite"
         alive = lock_is_held(path.with_suffix(".lock"))
-        if (connection := storefile.connect_if_there(path)) is None:
-            continue
         try:
+            if (connection := storefile.connect_if_there(path)) is None:
+                continue
             with closing(connection):
                 stored.read(connection, lambda _, alive=alive: alive)
         except sqlite3.DatabaseError as error:

@@ -75,6 +75,10 @@ def connect(path: Path, *, create: bool = False, options: str = "") -> sqlite3.C
     InputError
         A newer sparsemm wrote it.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise sqlite3.OperationalError("it is no file")
+    if create:
+        path.touch()  # with the permissions of all other files, which SQLite's own are not
     # rw: read-only where it must be
     uri = f"{path.resolve().as_uri()}?mode={'rwc' if create else 'rw'}{options}"
     connection = sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None)

@@ -28,6 +28,7 @@ from sparsemm.evaluation.results import (
 )
 from sparsemm.evaluation.store import PlannedCell, ResponseStore
 from sparsemm.evaluation.terminal import cell_name, responses_progress
+from sparsemm.recording import clear_leftovers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,7 +96,7 @@ def run(
 
     check_options(config)
     if config["plan"] and (lacking := what_is_missing(config)):
-        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
         print_missing(config, lacking, console)
         print_estimate([config], console)
         return Outcome([], Path(config["output"]), pd.DataFrame())
@@ -109,7 +110,7 @@ def run(
     nothing = Outcome([], folder, pd.DataFrame())
     with ExitStack() as stack:
         together = stack.enter_context(processes())
-        console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=together.rank > 0)
+        console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True, quiet=together.rank > 0)
         if config["plan"]:
             print_plan(cells, missing, config, console)
             print_estimate([config], console)
@@ -118,6 +119,8 @@ def run(
             console.print(f"{done} of {len(cells)} cells are finished already in {folder}")
         together.wait()  # nobody writes before all have seen what is missing
         if together.rank == 0:
+            for here in (folder, folder / "cells"):
+                clear_leftovers(here)
             for notice in set_broken_aside(folder):
                 console.print(notice, markup=False)
         if not missing:

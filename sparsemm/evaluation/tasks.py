@@ -9,19 +9,19 @@ lmms-eval's ``--include_path`` wants.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from sparsemm.configs import InputError
+from sparsemm.configs import InputError, check_ordinary
 from sparsemm.documents import VERSION
 from sparsemm.documents.drawn import SIZES
 from sparsemm.evaluation import official
@@ -89,7 +89,8 @@ def include_path() -> Path:
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
+        beside = folder.parent / f".making-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        beside.mkdir()
     except OSError as error:
         raise InputError(
             f"the local tasks' pages cannot be written into {folder.parent}: {error.strerror}; "
@@ -100,7 +101,6 @@ def include_path() -> Path:
         for task, text in TASK_FILES.items():
             _write_parquet(task, beside / f"{task}.parquet")
             (beside / f"{task}.yaml").write_text(text, encoding="utf-8")
-        beside.chmod(0o755)
         try:
             beside.rename(folder)
         except OSError:
@@ -125,21 +125,34 @@ def check_data(task: str) -> None:
     folder = include_path()
     file = folder / f"{task}.yaml"
     try:
+        check_ordinary(file)
         if file.read_text(encoding="utf-8") != TASK_FILES[task]:
             raise ValueError("it is not what sparsemm wrote")
         file = folder / f"{task}.parquet"
+        check_ordinary(file)
         with file.open("rb") as handle:
             table = pq.ParquetFile(handle).read()
         if lacking := sorted(documents(task, 1)[0].keys() - set(table.column_names)):
             raise ValueError(f"it lacks the columns {', '.join(lacking)}")
         if not len(table):
             raise ValueError("it holds no documents")
+    except MemoryError:
+        raise
     except (ValueError, OSError, pa.ArrowException) as error:
+        if is_of_the_machine(error):
+            raise OSError(f"cannot read {file}: {error}") from error
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise InputError(
             f"the data of the task {task} are damaged: {file}: {reason}; delete {folder}, and the same "
             "command makes them again"
         ) from error
+
+
+def is_of_the_machine(error: Exception) -> bool:
+    """Whether a file could not be read for want of memory, threads or open files: it is not damaged."""
+    wants = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+    words = ("temporarily unavailable", "allocate memory", "start new thread", "too many open files")
+    return getattr(error, "errno", None) in wants or any(word in str(error).lower() for word in words)
 
 
 def facts(task: str) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from sparsemm.evaluation.cells import Cell
 from sparsemm.evaluation.tables import variant
@@ -91,7 +92,8 @@ def _print_task(title: str, cells: Sequence[Cell], table: pd.DataFrame, console:
     labels = of_task[["method", "prompt", "ablation", "fraction"]].itertuples(index=False)
     named = of_task.assign(variant=[variant(*_present(label)) for label in labels])
     rows = named[named["variant"].isin(list(variants))]
-    console.print(f"\n[bold]{title}[/bold]: {rows['metric'].iloc[0]}, {rows['n'].iloc[0]} documents")
+    heading = f": {rows['metric'].iloc[0]}, {rows['n'].iloc[0]} documents"
+    console.print(Text.assemble("\n", (title, "bold"), heading))
     names = {one: _name(one, rows[rows["variant"] == one]) for one in variants}
     room = console.width - max(map(len, [HEADING, *names.values()])) - 4
     tables = max(1, -(-len(budgets) * COLUMN // max(room, COLUMN)))
@@ -134,7 +136,7 @@ def print_findings(findings: Sequence[Finding], console: Console) -> int:
     lines = Table.grid(padding=(0, 2))
     for finding in findings:
         mark = "[green]ok[/]" if finding.good else "[red]WRONG[/]"
-        lines.add_row(mark, finding.name, escape(finding.text))
+        lines.add_row(mark, escape(finding.name), escape(finding.text))
     console.print(lines)
     wrong = sum(not finding.good for finding in findings)
     console.print(f"{wrong} of {len(findings)} wrong" if wrong else "compression works with this model")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from sparsemm.configs import InputError
 from sparsemm.figures.decode import decode_figures
 from sparsemm.figures.style import RC
 from sparsemm.figures.sweep import sweep_figures
+from sparsemm.recording import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,6 +28,7 @@ def save(
     width: float | None = None,
     efficiency: str | Path | None = None,
     paper: bool = False,
+    heads: Sequence[str | Path] = (),
     say: Callable[[str], None] | None = None,
 ) -> list[Path]:
     """Draw every figure that a results folder has the data for, as PNG and PDF in ``<folder>/figures/``.
@@ -46,6 +47,8 @@ def save(
         ``score_vs_latency``.
     paper : bool, default=False
         Mark the scores that SparseMM's authors published in ``accuracy_vs_budget``.
+    heads : sequence of paths, optional
+        Files of head scores that the cells used and that neither lie in the folder nor come with sparsemm.
     say : callable, optional
         Called with a line for each figure that is left out; default: a warning.
 
@@ -77,7 +80,9 @@ def save(
         if not figures:
             left_out("decode_vs_context is left out: no model was measured at two prompt lengths")
     if (folder / "cells.csv").is_file() or not timed:
-        figures |= sweep_figures(folder, decode=decode, paper=paper, say=left_out, **sized)
+        figures |= sweep_figures(
+            folder, decode=decode, paper=paper, heads=[*map(Path, heads)], say=left_out, **sized
+        )
     if not figures:
         raise ValueError(f"nothing of {folder} can be drawn: {reasons[0]}")
     return [path for name, figure in figures.items() for path in _write(figure, folder / "figures", name)]
@@ -111,18 +116,14 @@ def _warn(line: str) -> None:
 
 def _write(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write one figure in all formats, each atomically, without dates: the same data give the same bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
     for format in FORMATS:
-        target = folder / f"{name}.{format}"
-        beside = folder / f".{name}.{os.getpid()}.{format}"
-        try:
+        undated = {"CreationDate": None} if format == "pdf" else None
+
+        def draw(beside: Path, format: str = format, undated: dict[str, None] | None = undated) -> None:
             with mpl.rc_context(RC):
-                figure.savefig(
-                    beside, format=format, metadata={"CreationDate": None} if format == "pdf" else None
-                )
-            beside.replace(target)
-        finally:
-            beside.unlink(missing_ok=True)
-        written.append(target)
+                figure.savefig(beside, format=format, metadata=undated)
+
+        write_atomically(folder / f"{name}.{format}", draw)
+        written.append(folder / f"{name}.{format}")
     return written

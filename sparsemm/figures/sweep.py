@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from sparsemm.configs import shipped
+from sparsemm.configs import is_within, shipped
 from sparsemm.evaluation.allocations import load_allocations
 from sparsemm.evaluation.tables import IMAGE_QUESTION, PROMPTS, QUESTION_AFTER, load_results
 from sparsemm.figures.ablation import mask_ablation
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
 
 SPLIT = {"sparsemm", "sparsemm_layer_mean", "sparsemm_flat"}
 """Methods between which `differences_vs_budget` splits SparseMM's gain."""
+
+NOT_HERE = "are not in the folder (--head-scores FILE gives them)"
 
 ENDINGS = {IMAGE_QUESTION: "", QUESTION_AFTER: "_question_after"}
 """What the names of figures of each form of prompts end in."""
@@ -60,6 +61,7 @@ def sweep_figures(
     *,
     decode: pd.DataFrame | None = None,
     paper: bool = False,
+    heads: Sequence[Path] = (),
     say: Callable[[str], None],
     **sized: float,
 ) -> dict[str, Figure]:
@@ -73,8 +75,8 @@ def sweep_figures(
     before their question, and with ``_shares`` for budgets that are shares of the prompt where others count
     tokens. From its allocations ``allocation_<model>``; ``mask_ablation``; from its comparisons
     ``differences_vs_budget``; ``head_scores_<file>`` and ``head_concentration_<file>`` for every file of
-    head scores that the cells used, if that very file (by its hash) is where the run had it or comes with
-    sparsemm.
+    head scores that the cells used, if that very file (by its hash) is given, lies in the folder, or comes
+    with sparsemm.
 
     Parameters
     ----------
@@ -84,6 +86,8 @@ def sweep_figures(
         Rows of ``decode.csv``.
     paper : bool, default=False
         Mark published scores in ``accuracy_vs_budget``.
+    heads : sequence of Path, optional
+        Files of head scores that are not in the folder.
     say : callable
         Called with a line for each figure that is left out.
     **sized : float
@@ -110,7 +114,7 @@ def sweep_figures(
         plain = table["ablation"].isna() & (table["prompt"] == IMAGE_QUESTION)
         if (plain & (table["compared"] == "method")).any():
             drawing.draw("differences_vs_budget", differences_vs_budget, table[plain])
-    _of_head_scores(drawing, cells, folder)
+    _of_head_scores(drawing, cells, folder, heads)
     return drawing.figures
 
 
@@ -206,11 +210,11 @@ def _of_allocations(drawing: _Drawing, folder: Path) -> None:
             drawing.draw(f"{name}_{model}{ENDINGS[str(prompt)]}", allocation_heatmap, shown)
 
 
-def _of_head_scores(drawing: _Drawing, cells: pd.DataFrame, folder: Path) -> None:
+def _of_head_scores(drawing: _Drawing, cells: pd.DataFrame, folder: Path, heads: Sequence[Path]) -> None:
     for label in sorted(cells["head_scores"].dropna().unique()):
-        file = find_head_scores(label, folder)
+        file = find_head_scores(label, folder, heads)
         if file is None:
-            drawing.say(f"the head scores {label} are nowhere to be found: their figure is left out")
+            drawing.say(f"the head scores {label} {NOT_HERE}: their figure is left out")
             continue
         scores, title = HeadScores.load(file), _title(file, cells)
         drawing.draw(f"head_scores_{file.stem}", head_scores, scores.scores, title=title)
@@ -219,34 +223,29 @@ def _of_head_scores(drawing: _Drawing, cells: pd.DataFrame, folder: Path) -> Non
             drawing.draw(f"head_concentration_{file.stem}", head_concentration, *tables, title=title)
 
 
-def find_head_scores(label: str, folder: Path) -> Path | None:
-    """The file that a cell's label ``<name>@<start of its SHA-256>`` means; None if no such file is there."""
+def find_head_scores(label: str, folder: Path, given: Sequence[Path] = ()) -> Path | None:
+    """The file that a cell's label ``<name>@<start of its SHA-256>`` means; None if no such file is there.
+
+    Looked at are files that the user names, that lie in the results folder, and that are shipped. What a
+    results folder says of others is not heeded: it may come from anywhere, and would have any file read.
+
+    Parameters
+    ----------
+    label : str
+        Of ``cells.csv``.
+    folder : Path
+        The results folder.
+    given : sequence of Path, optional
+        What the user named.
+    """
     name, _, digest = label.rpartition("@")
-    for file in _candidates(name, folder):
+    if Path(name).name != name or not digest:
+        return None
+    own = [folder / name] if is_within(folder / name, folder) else []
+    for file in (*given, *own, shipped("results/head_scores") / name):
         if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest().startswith(digest):
             return file
     return None
-
-
-def _candidates(name: str, folder: Path) -> Iterator[Path]:
-    """Where a file of head scores may lie: where the run's configuration says, then with the shipped ones."""
-    run = folder / "run.json"
-    for path in _named(json.loads(run.read_text(encoding="utf-8"))) if run.is_file() else ():
-        yield Path(path)
-    yield shipped("results/head_scores") / name
-
-
-def _named(config: Any) -> Iterator[str]:
-    """Every string under a key ``head_scores`` of a nested configuration."""
-    if isinstance(config, dict):
-        for key, value in config.items():
-            if key == "head_scores" and isinstance(value, str):
-                yield value
-            else:
-                yield from _named(value)
-    elif isinstance(config, list):
-        for value in config:
-            yield from _named(value)
 
 
 def _title(file: Path, cells: pd.DataFrame) -> str:

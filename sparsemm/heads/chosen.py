@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from sparsemm.configs import InputError
 from sparsemm.heads.sources import BOXES, Boxed, from_folder, generated, running
 from sparsemm.heads.synthdog import DATASET, from_dataset
+from sparsemm.methods.base import MOST
 
 NAMES = ("pages", "running", "synthdog")
 
@@ -46,6 +47,9 @@ def choose(config: Mapping[str, Any]) -> Chosen:
         raise InputError(f"n must be a positive integer, got {n!r}")
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise InputError(f"seed must be an integer from 0 on, got {seed!r}")
+    for name in ("n", "seed"):
+        if config[name] > MOST:
+            raise InputError(f"{name} must be at most {MOST}, got {config[name]}")
     if not isinstance(config["kinds"], Sequence) or isinstance(config["kinds"], str):
         raise InputError(f"kinds must be a list of kinds of pages ([form,receipt]), got {config['kinds']!r}")
     if not isinstance(config["tokens"], int):

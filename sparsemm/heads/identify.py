@@ -27,7 +27,7 @@ from sparsemm.heads.scores import HeadScores
 from sparsemm.heads.sources import Boxed
 from sparsemm.heads.standing import standing, top_heads
 from sparsemm.models import Views, check_views, image_tokens
-from sparsemm.models.checkpoint import fingerprint, locate
+from sparsemm.models.checkpoint import check_settings, fingerprint, locate
 from sparsemm.models.loading import ANSWERING, Checkpoint, load
 from sparsemm.models.prompts import asked, prepare
 
@@ -158,6 +158,7 @@ def run(config: dict[str, Any]) -> Path:
     size = config["batch_size"]
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise InputError(f"batch_size must be a positive integer, got {size!r}")
+    check_settings(config["model"], None)
     output = Path(str(config["output"]))
     if output.suffix != ".safetensors":
         raise InputError(f"output must end with .safetensors, got {output.name!r}")

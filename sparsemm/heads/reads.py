@@ -35,8 +35,10 @@ def read_running(n: int) -> pd.DataFrame:
         ``width``, ``height`` (pixels), ``tokens`` (visual), ``n``, and what
         `sparsemm.tiny.reading.transcription_scores` gives: ``exact``, ``lines_found``, ``character_error``.
     """
-    model: Any = AutoModelForImageTextToText.from_pretrained(CHECKPOINT, dtype=torch.float32).eval()
-    processor = AutoProcessor.from_pretrained(CHECKPOINT)
+    model: Any = AutoModelForImageTextToText.from_pretrained(
+        CHECKPOINT, dtype=torch.float32, trust_remote_code=False
+    ).eval()
+    processor = AutoProcessor.from_pretrained(CHECKPOINT, trust_remote_code=False)
     rows = []
     for size in tqdm(SIZES, desc="reading", unit="size"):
         pages: list[Any] = [make_running_page(FIRST_SEED + index, size=size) for index in range(n)]

@@ -12,6 +12,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from sparsemm.configs import recorded
 from sparsemm.heads.released import read_released
 from sparsemm.recording import write_atomically
 
@@ -93,7 +94,10 @@ class HeadScores:
             raise ValueError(f"head scores are saved as .safetensors, got {path.name!r}")
         own = {"schema_version": SCHEMA_VERSION, "shape": list(self.hits.shape)}
         card = {**own, **self.card, **own}  # a card that was loaded may say the shape of other hits
-        text, hits = json.dumps(card, indent=2) + "\n", np.ascontiguousarray(self.hits, dtype=np.float32)
+        text, hits = (
+            json.dumps(recorded(card), indent=2) + "\n",
+            np.ascontiguousarray(self.hits, dtype=np.float32),
+        )
         write_atomically(path.with_suffix(".json"), lambda beside: beside.write_text(text, encoding="utf-8"))
         write_atomically(path, lambda beside: save_file({"hits": hits}, beside))
         return path
@@ -122,7 +126,7 @@ class HeadScores:
             if hits is None:
                 raise ValueError("it holds no tensor 'hits'")
             card_path = path.with_suffix(".json")
-            if not card_path.exists():
+            if not card_path.is_file():
                 raise FileNotFoundError(f"{path} has no card beside it: {card_path.name}")
             card = json.loads(card_path.read_text(encoding="utf-8"))
             _check_card(card, card_path.name, hits)

@@ -11,11 +11,11 @@ from typing import Any, Protocol, overload
 
 from PIL import Image
 
-from sparsemm.configs import InputError
+from sparsemm.configs import InputError, is_within
 from sparsemm.documents import KINDS, RUNNING_VERSION, VERSION, Word, make_page, make_running_page
+from sparsemm.documents.opening import read_picture
 from sparsemm.documents.prose import load_prose
 from sparsemm.documents.running import SMALLEST
-from sparsemm.models.pictures import read_picture
 
 BOXES = "boxes.json"
 """In a folder of documents: ``{"a.png": [{"text": "TOTAL", "box": [left, top, right, bottom]}, …], …}``."""
@@ -160,15 +160,17 @@ def from_folder(folder: str | Path, n: int) -> tuple[Sequence[Boxed], dict[str, 
     path = Path(folder) / BOXES
     if not path.is_file():
         raise InputError(f"documents={folder}: there is no {BOXES} in it")
-    text = path.read_text(encoding="utf-8")
     try:
+        text = path.read_text(encoding="utf-8")
         table = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is no JSON: {error}") from error
     if not isinstance(table, dict) or not table:
         raise InputError(f'{path} must hold {{"picture.png": [{{"text": …, "box": …}}, …], …}}')
     scans = []
     for name, regions in list(table.items())[:n]:
+        if not is_within(Path(folder) / name, Path(folder)):
+            raise InputError(f"{path}: the picture {name!r} is not in the folder, and is not opened")
         if not isinstance(regions, list):
             raise InputError(f"{path}: {name} must have a list of regions, got {type(regions).__name__}")
         scans.append(Scan(Path(folder) / name, tuple((_word(path, name, region),) for region in regions)))

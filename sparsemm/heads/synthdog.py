@@ -21,8 +21,8 @@ from PIL import Image
 
 from sparsemm.configs import InputError
 from sparsemm.documents import Word
+from sparsemm.documents.opening import read_picture
 from sparsemm.heads.sources import LineEach
-from sparsemm.models.pictures import read_picture
 
 DATASET = "nnethercott/synthdog-en-detection"
 REGIONS = "2_coord"
@@ -95,7 +95,8 @@ def _read(files: str | Path | None) -> Iterator[dict[str, Any]]:
         if files is None:
             data = load_dataset(DATASET, split="train", streaming=True)
         else:
-            paths = sorted(Path(files).rglob("*.parquet")) if Path(files).is_dir() else [Path(files)]
+            found = sorted(Path(files).rglob("*.parquet")) if Path(files).is_dir() else [Path(files)]
+            paths = [path for path in found if path.is_file()]
             data = load_dataset("parquet", data_files=list(map(str, paths)), split="train", streaming=True)
         first = (
             next(iter(data.take(1)), {}) if data.column_names is None else dict.fromkeys(data.column_names)
@@ -126,7 +127,7 @@ def regions(given: Any, name: str) -> list[Word]:
     """
     try:
         table = json.loads(given) if isinstance(given, str) else given
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{name}: {REGIONS} is text but no JSON: {error}") from error
     if not isinstance(table, Sequence) or isinstance(table, str):
         raise InputError(f"{name}: {EXPECTED}, got {type(table).__name__}")

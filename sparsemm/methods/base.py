@@ -46,16 +46,24 @@ def check_share(name: str, value: object) -> None:
         raise ValueError(f"{name} must be a number in [0, 1], got {value!r}")
 
 
+MOST = 2**31 - 1
+"""No number of tokens, documents or rows, and no seed, may be larger: kernels and files hold no more."""
+
+
 def check_count(name: str, value: object) -> None:
     """Raise a one-line ``ValueError`` unless `value` is a positive integer."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} must be a positive integer, got {value!r}")
+    if value > MOST:
+        raise ValueError(f"{name} must be at most {MOST}, got {value}")
 
 
 def check_seed(value: object) -> None:
     """Raise a one-line ``ValueError`` unless `value` is an integer from 0 on."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValueError(f"seed must be an integer from 0 on, got {value!r}")
+    if value > MOST:
+        raise ValueError(f"seed must be at most {MOST}, got {value}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +120,8 @@ class KVMethod(ABC):
         if isinstance(budget, float):
             if not 0.0 < budget <= 1.0:
                 raise ValueError(f"a float budget is a share of the prompt in (0, 1], got {budget!r}")
+        elif budget > MOST:
+            raise ValueError(f"budget must be at most {MOST}, got {budget}")
         elif budget < 1:
             raise ValueError(f"budget must be positive, got {budget}")
         elif budget < self.window:

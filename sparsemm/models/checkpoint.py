@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sparsemm.configs import EMBEDDED, InputError, names, nearest, shipped
+from sparsemm.models.untrusted import check_folder
 
 WEIGHTS = ("*.safetensors", "*.bin")
 """Files whose content is sampled when they are large."""
 
 FILES = (
     *("config.json", "generation_config.json", "*processor*.json", "*token*.json", "vocab*", "merges.txt"),
-    *("chat_template*", "*.model", "*.safetensors.index.json"),
+    *("chat_template*", "*.model", "*.safetensors.index.json", "*.py"),
 )
 """Small files that decide what a model answers; model cards and training state are not among them."""
 
@@ -31,8 +33,9 @@ def locate(pretrained: str) -> Path:
     Raises
     ------
     InputError
-        If there is no such checkpoint.
+        If there is no such checkpoint, or it is not ordinary files in one folder.
     """
+    _check_pretrained(pretrained)
     if pretrained == EMBEDDED:
         folder = shipped("tiny/checkpoint")
     elif (folder := Path(pretrained)).exists():
@@ -46,7 +49,38 @@ def locate(pretrained: str) -> Path:
         raise InputError(f"no model {pretrained!r}: neither a folder nor a hub name; {near}")
     if not (folder / "config.json").is_file():
         raise InputError(f"no checkpoint in {folder}: there is no config.json")
+    check_folder(folder)
     return folder
+
+
+def check_settings(model: Any, device: Any) -> None:
+    """Look whether a model's settings are of the kinds that they must have; nothing is looked for.
+
+    Raises
+    ------
+    InputError
+        The first that is not.
+    """
+    if not isinstance(model, Mapping):
+        raise InputError(f"model holds the options of a model; choose one by model=NAME, got {model!r}")
+    _check_pretrained(model["pretrained"])
+    if not isinstance(model["name"], str) or not model["name"]:
+        raise InputError(f"model.name must be a name, got {model['name']!r}")
+    for name, value, kinds, what in (
+        ("device", device, str, "a device such as cpu or cuda"),
+        ("model.head_scores", model["head_scores"], str | int, "a file"),
+        ("model.images_kwargs", model["images_kwargs"], Mapping, "options {NAME: VALUE}"),
+        ("model.quantization", model["quantization"], Mapping, "options {NAME: VALUE}"),
+        ("model.device_map", model["device_map"], str | Mapping, "auto, or {MODULE: DEVICE}"),
+        ("model.ocr_prompt", model["ocr_prompt"], str, "a text"),
+    ):
+        if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
+            raise InputError(f"{name} must be {what}, or null, got {value!r}")
+
+
+def _check_pretrained(pretrained: Any) -> None:
+    if not isinstance(pretrained, str) or not pretrained:
+        raise InputError(f"model.pretrained must be a folder or a name on the hub, got {pretrained!r}")
 
 
 def _from_hub(name: str) -> Path:
@@ -67,6 +101,8 @@ def fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     weights = {path for pattern in WEIGHTS for path in folder.glob(pattern)}
     for path in sorted(weights | {path for pattern in FILES for path in folder.glob(pattern)}):
+        if not path.is_file():
+            continue
         digest.update(f"{path.name}:".encode())
         sample(digest, path)
     return digest.hexdigest()[:16]

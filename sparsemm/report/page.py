@@ -36,15 +36,24 @@ class PageOptions:
     documents : int, default 2000
         How many documents the sample explorer has, of all tasks together.
     data : mapping
-        Parquet files of official tasks, by task, where they are not where the sweep had them.
+        Parquet files of official tasks, by task, where they are not in the results folder.
+    head_scores : tuple of Path
+        Files of head scores that the cells used, where they are not in the results folder.
     """
 
     efficiency: Path | None = None
     documents: int = DOCUMENTS
     data: Mapping[str, str] = field(default_factory=dict)
+    head_scores: tuple[Path, ...] = ()
 
     @classmethod
-    def of(cls, efficiency: Path | None, documents: int | None, data: Sequence[str]) -> PageOptions:
+    def of(
+        cls,
+        efficiency: Path | None,
+        documents: int | None,
+        data: Sequence[str],
+        head_scores: Sequence[Path] = (),
+    ) -> PageOptions:
         """Read what the command line gave; `data` as ``TASK=FILES``.
 
         Raises
@@ -56,7 +65,9 @@ class PageOptions:
         for (task, _, held), entry in zip(pairs, data, strict=True):
             if not task or not held:
                 raise InputError(f"--data must be TASK=FILES, got {entry!r}")
-        return cls(efficiency, documents or DOCUMENTS, {task: held for task, _, held in pairs})
+        return cls(
+            efficiency, documents or DOCUMENTS, {task: held for task, _, held in pairs}, (*head_scores,)
+        )
 
 
 def write_report(folder: Path, output: Path, options: PageOptions | None = None) -> Path:
@@ -105,7 +116,7 @@ def build_page(results: Results, options: PageOptions | None = None, *, version:
     cells = results.cells
     groups = tables.groups(cells)
     rows = tables.cell_rows(cells, results.ids)
-    heads, missing_heads = tables.head_maps(results)
+    heads, missing_heads = tables.head_maps(results, options.head_scores)
     samples = explorer(results, groups, rows, documents=options.documents, data=options.data)
     shared = {
         "live": version,

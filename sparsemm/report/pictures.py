@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from sparsemm.configs import InputError
+from sparsemm.configs import InputError, is_within
+from sparsemm.evaluation.embedded import picture
 from sparsemm.evaluation.official import BENCHMARKS, local_files
 from sparsemm.evaluation.task_files import TASK_FILES
 from sparsemm.evaluation.tasks import check_data, include_path
-from sparsemm.models.pictures import read_picture
 
 STEPS = ((640, 60), (512, 50), (384, 45), (288, 40), (256, 25), (192, 25), (144, 20), (96, 15))
 """Longest side in pixels and WebP quality, from the best down; the first that is small enough is taken."""
@@ -40,7 +40,7 @@ class Shown(NamedTuple):
 
 
 def documents_of(
-    task: str, options: Mapping[str, Any], given: str | None, count: int, limit: int
+    task: str, options: Mapping[str, Any], given: str | None, count: int, limit: int, folder: Path
 ) -> list[Shown]:
     """The first documents of a task.
 
@@ -55,6 +55,8 @@ def documents_of(
         Documents.
     limit : int
         Bytes that all pictures together may have, in base64.
+    folder : Path
+        The results folder: what it says of files elsewhere is not heeded, since it may come from anywhere.
 
     Raises
     ------
@@ -66,8 +68,13 @@ def documents_of(
             raise InputError(f"--data is for official tasks: the pages of {task} are drawn from seeds")
         check_data(task)
         files = [include_path() / f"{task}.parquet"]
-    elif task in BENCHMARKS and (given or options.get("data_files")):
-        files = local_files(task, {**options, "data_files": given or options["data_files"]})
+    elif task in BENCHMARKS and given:
+        files = local_files(task, {**options, "data_files": given})
+    elif task in BENCHMARKS and options.get("data_files"):
+        named = str(options["data_files"])
+        files = local_files(task, {**options, "data_files": named}) if is_within(Path(named), folder) else []
+        if not files or not all(is_within(file, folder) for file in files):
+            raise InputError(f"its data are not in the folder; give them: --data {task}=FILES")
     elif task in BENCHMARKS:
         raise InputError(f"its data came from the hub; give them as parquet files: --data {task}=FILES")
     else:
@@ -112,7 +119,7 @@ def _shown(row: Mapping[str, Any], side: int, quality: int) -> Shown:
     from sparsemm.evaluation.generation import image_key  # here, because it needs torch
 
     try:
-        image = read_picture(content)
+        image = picture({"bytes": content, "path": None})  # turned as the sweep saw it
         rgb = image.convert("RGB")
         # Most tasks' code gives the model the image as RGB, some as it is.
         seen = dict.fromkeys(

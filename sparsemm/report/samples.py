@@ -52,7 +52,7 @@ def explorer(
     documents : int, default 2000
         How many, in equal shares of the models and tasks, from the first on.
     data : mapping, optional
-        Parquet files by task, where they are not where the sweep had them.
+        Parquet files by task, where they are not in the results folder.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def explorer(
         given = (data or {}).get(task)
         try:
             shown[task] = documents_of(
-                task, _options(results, task), given, count, PICTURE_BYTES // len(tasks)
+                task, _options(results, task), given, count, PICTURE_BYTES // len(tasks), results.folder
             )
         except InputError as error:
             if given is not None:

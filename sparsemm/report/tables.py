@@ -14,7 +14,7 @@ import pandas as pd
 from sparsemm.figures.ablation import ABLATION_STYLES
 from sparsemm.figures.save import read_decode
 from sparsemm.figures.style import figure_of, legend_order, method_style
-from sparsemm.figures.sweep import find_head_scores
+from sparsemm.figures.sweep import NOT_HERE, find_head_scores
 from sparsemm.heads import HeadScores
 from sparsemm.report.folder import Results
 from sparsemm.report.lines import column_of, in_order, line_names, share
@@ -188,13 +188,13 @@ def _label(compared: str, name: str) -> str:
     return style.label if compared == "ablation" and style else name
 
 
-def head_maps(results: Results) -> tuple[list[dict[str, Any]], list[str]]:
+def head_maps(results: Results, given: Sequence[Path] = ()) -> tuple[list[dict[str, Any]], list[str]]:
     """Files of head scores that the cells used, as shares of the sum in percent; and which are missing."""
     maps, notices = [], []
     for label in sorted(str(name) for name in results.cells["head_scores"].dropna().unique()):
-        file = find_head_scores(label, results.folder)
+        file = find_head_scores(label, results.folder, given)
         if file is None:
-            notices.append(f"the head scores {label} are nowhere to be found: they are not shown")
+            notices.append(f"the head scores {label} {NOT_HERE}: they are not shown")
             continue
         scores = HeadScores.load(file)
         table = 100 * scores.scores / scores.scores.sum()

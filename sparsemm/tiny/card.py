@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from sparsemm.configs import recorded
 from sparsemm.documents import HELD_OUT_FONT, SEEN_FONTS, VERSION
 from sparsemm.tiny.reading import Reading
 from sparsemm.tiny.vocabulary import PHRASES
@@ -113,6 +114,7 @@ def write_card(
         "documents_version": VERSION,
         "readings": [asdict(reading) for reading in readings],
     }
+    facts = recorded(facts)
     former = Path(config["start"]) / "training.json" if config["start"] else None
     if former and former.is_file():
         facts["started_from"] = json.loads(former.read_text(encoding="utf-8"))

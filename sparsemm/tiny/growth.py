@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration
 
+from sparsemm.models.checkpoint import locate
+from sparsemm.models.loading import load_model
 from sparsemm.tiny.vocabulary import build_tokenizer
 
 LAYER = "model.language_model.layers."
@@ -58,7 +60,8 @@ def start_from(model: Qwen2VLForConditionalGeneration, folder: str | Path) -> No
     ValueError
         If widths differ, or the old model is deeper.
     """
-    former: Any = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    place = locate(str(folder))
+    former = load_model(Qwen2VLForConditionalGeneration, place, False, dtype=torch.float32)
     old, mine = former.state_dict(), model.state_dict()
     text: Any = model.config.text_config
     places = layer_places(former.config.text_config.num_hidden_layers, text.num_hidden_layers)
@@ -86,7 +89,7 @@ def start_from(model: Qwen2VLForConditionalGeneration, folder: str | Path) -> No
 
 def _embedding(new: Tensor, old: Tensor, folder: str | Path) -> Tensor:
     """The old rows at their tokens' new places."""
-    known: dict[str, int] = AutoTokenizer.from_pretrained(folder).get_vocab()
+    known: dict[str, int] = AutoTokenizer.from_pretrained(folder, trust_remote_code=False).get_vocab()
     rows = new.clone()
     for token, index in build_tokenizer().get_vocab().items():
         if token in known:

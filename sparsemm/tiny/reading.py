@@ -121,9 +121,11 @@ def evaluate_reading(
     list of Reading
         In the order of the arguments.
     """
-    model: Any = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
+    model: Any = AutoModelForImageTextToText.from_pretrained(
+        checkpoint, dtype=torch.float32, trust_remote_code=False
+    )
     model.to(device).eval()
-    processor = AutoProcessor.from_pretrained(checkpoint)
+    processor = AutoProcessor.from_pretrained(checkpoint, trust_remote_code=False)
 
     def answers(asked: list[tuple[Page, str]], limit: int) -> Iterator[str]:
         for start in range(0, len(asked), batch_size):

@@ -81,7 +81,7 @@ def step_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Operations]:
 def test_a_step_launches_two_kernels_a_layer_at_most_and_never_waits(
     monkeypatch: pytest.MonkeyPatch, name: str, kernels: int, static: bool
 ) -> None:
-    """Equal heads are a chunk each, so nothing is merged. Whether there is room is asked once for all layers."""
+    """Equal heads are a chunk each: nothing is merged. Whether there is room is asked once for all layers."""
     model, _ = build("llama")
     cache = RaggedCache(
         model.config, method_of(name, BELOW, "llama"), max_new_tokens=8, backend="triton", static=static
@@ -103,8 +103,7 @@ def test_a_step_launches_two_kernels_a_layer_at_most_and_never_waits(
 
 
 @pytest.mark.parametrize("name", ["snapkv", "sparsemm", "adakv"])
-def test_compression_waits_for_nothing_but_quotas_that_depend_on_scores(name: str) -> None:
-    """AdaKV shares a layer's budget out by its scores: the host needs them once a layer to lay entries out."""
+def test_compression_counts_on_the_host_what_it_keeps(name: str) -> None:
     model, _ = build("llama")
     cache = RaggedCache(model.config, method_of(name, BELOW, "llama"), max_new_tokens=8, backend="loop")
     operations = Operations()
@@ -123,5 +122,4 @@ def test_compression_waits_for_nothing_but_quotas_that_depend_on_scores(name: st
         with torch.no_grad(), operations:
             model(input_ids=inputs("llama", 1)["input_ids"], **cache_argument(cache))
     assert len(operations.layers) == len(cache.compressible_layers)
-    for layer in operations.layers:
-        assert not layer["nonzero"]
+    assert not any(layer["nonzero"] for layer in operations.layers)  # its size would be the device's to tell

@@ -158,15 +158,14 @@ def decode() -> pd.DataFrame:
 
 @pytest.fixture
 def results(cells, tmp_path):
-    """A results folder whose SparseMM cells used a file of head scores that lies where run.json says."""
-    scores = tmp_path / "scores" / "tiny.json"
-    scores.parent.mkdir()
+    """A results folder whose SparseMM cells used a file of head scores that lies in it."""
+    folder = tmp_path / "results" / "made_up"
+    folder.mkdir(parents=True)
+    scores = folder / "tiny.json"
     scores.write_text(
         json.dumps({f"{layer}-{head}": [layer * head / 7] for layer in range(6) for head in range(8)})
     )
     label = f"tiny.json@{hashlib.sha256(scores.read_bytes()).hexdigest()[:12]}"
-    folder = tmp_path / "results" / "made_up"
-    folder.mkdir(parents=True)
     table = cells.reindex(columns=list(CELL_COLUMNS)).astype({"head_scores": object})
     table.loc[table["method"] == "sparsemm", "head_scores"] = label
     table["schema_version"] = 1

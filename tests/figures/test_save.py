@@ -36,7 +36,7 @@ def test_the_same_data_give_the_same_bytes(results):
 
 
 def test_scores_that_changed_since_the_run_are_not_drawn(results, tmp_path):
-    scores = tmp_path / "scores" / "tiny.json"
+    scores = results / "tiny.json"
     scores.write_text(scores.read_text().replace("0.0", "0.5"))
     with pytest.warns(UserWarning, match="their figure is left out"):
         written = save(results)

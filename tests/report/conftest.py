@@ -89,12 +89,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that `results` copies."""
     folder = tmp_path_factory.mktemp("made") / "<b>made & up"
     folder.mkdir()
-    scores = folder.parent / "heads.json"
+    scores = folder / "heads.json"
     scores.write_text(
         json.dumps({f"{layer}-{head}": [layer + head / 7] for layer in range(4) for head in range(8)})
     )
     label = f"heads.json@{hashlib.sha256(scores.read_bytes()).hexdigest()[:12]}"
-    data = folder.parent / "docvqa.parquet"
+    data = folder / "docvqa.parquet"
     pages = [
         {
             "image": {"bytes": png(picture(at)), "path": None},
@@ -145,4 +145,6 @@ def results(made: Path, tmp_path: Path) -> Path:
     """A finished sweep's folder."""
     folder = tmp_path / made.name
     shutil.copytree(made, folder)
+    run = folder / "run.json"
+    run.write_text(run.read_text().replace(str(made), str(folder)))
     return folder

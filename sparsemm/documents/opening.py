@@ -1,4 +1,4 @@
-"""Reading pictures: whole ones, or an error that says why not."""
+"""Reading pictures: whole ones from ordinary files, or an error that says why not."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image, ImageFile, UnidentifiedImageError
+
+from sparsemm.configs import check_ordinary
 
 
 @contextmanager
@@ -30,6 +32,8 @@ def read_picture(source: Path | bytes) -> Image.Image:
         It cannot be read; the reason alone.
     """
     try:
+        if isinstance(source, Path):
+            check_ordinary(source)
         with whole_pictures():
             image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
             image.load()

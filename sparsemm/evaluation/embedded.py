@@ -1,0 +1,65 @@
+"""Pictures of a dataset from its own bytes: a file of this machine that a dataset names is not opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from PIL import ImageOps
+
+from sparsemm.documents.opening import read_picture
+
+
+def embedded(data: Any) -> Any:
+    """A dataset of `datasets` as it was, but for how its pictures are read.
+
+    `datasets` opens whatever path or address stands in the place of a picture's bytes.
+
+    Parameters
+    ----------
+    data : datasets.Dataset
+        Its columns of pictures are found by their type.
+    """
+    from datasets import Image as Pictures
+
+    columns = {name: kind for name, kind in data.features.items() if isinstance(kind, Pictures)}
+    for name in columns:
+        data = data.cast_column(name, Pictures(decode=False))
+
+    def read(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        pictures = {name: [picture(one, kind.mode) for one in batch[name]] for name, kind in columns.items()}
+        return {**batch, **pictures}
+
+    return data.with_transform(read)
+
+
+def picture(held: Any, mode: str | None = None) -> Any:
+    """The picture of an entry as `datasets` decodes it; None where there is none.
+
+    Parameters
+    ----------
+    held : mapping or None
+        ``bytes`` and ``path``.
+    mode : str, optional
+        Of Pillow, in the place of the picture's own.
+
+    Raises
+    ------
+    ValueError
+        It has no bytes, or they are no whole picture.
+    """
+    if not isinstance(held, Mapping):
+        return held
+    if held["bytes"] is None:
+        raise ValueError(
+            f"the data name a file in the place of a picture ({held['path']!r}): only pictures that are in "
+            "the data are read"
+        )
+    image = read_picture(held["bytes"])
+    if image.getexif().get(ORIENTATION) is not None:
+        image = ImageOps.exif_transpose(image)
+    return image if mode in (None, image.mode) else image.convert(mode)
+
+
+ORIENTATION = 0x0112
+"""EXIF's entry that says how a camera was held."""
