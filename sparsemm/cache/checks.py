@@ -1,6 +1,7 @@
 """Options and inputs that the ragged cache cannot serve, said in one line instead of a wrong answer."""
 
 import os
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -13,6 +14,11 @@ from sparsemm.cache.varlen import DTYPES, varlen_function
 def triton_interpreted() -> bool:
     """Whether Triton's kernels run in its interpreter, on the CPU: for tests, thousands of times slower."""
     return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def default_backend(device: torch.device) -> Backend:
+    """Return the decode backend that is taken where none is named: the kernel on a GPU, if Triton is there."""
+    return "triton" if device.type == "cuda" and find_spec("triton") is not None else "grouped"
 
 
 def check_backend(backend: str) -> None:

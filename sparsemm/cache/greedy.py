@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor
+
+from sparsemm.cache.stock import LogitsProcessor
 
 GREEDY: dict[str, Any] = {
     "do_sample": False,

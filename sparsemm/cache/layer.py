@@ -5,10 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsemm.cache.checks import check_backend_input
+from sparsemm.cache.checks import check_backend_input, default_backend
 from sparsemm.cache.decode import ragged_attention
 from sparsemm.cache.gradient import WithoutGradient
 from sparsemm.cache.handle import HeldLayer, KVHandle, check_heads
+from sparsemm.cache.layout import Backend
 from sparsemm.cache.question import Context, attend_to_kept
 from sparsemm.cache.settings import READ_ANEW, Settings
 from sparsemm.cache.storage import FlatStorage
@@ -33,6 +34,8 @@ class RaggedLayer(HeldLayer):
         are compiled, once the prompt is complete.
     storage
         The kept entries and the appended tokens, from then on.
+    backend
+        Decode backend, known with the first K and V.
     prompt_tokens
         Tokens of the complete prompt, padding included; None until the attention of its last chunk has run.
     valid
@@ -52,6 +55,7 @@ class RaggedLayer(HeldLayer):
         super().__init__()
         self.index = index
         self.settings = settings
+        self.backend: Backend = "grouped"
         self.storage: FlatStorage | None = None
         self.prompt_tokens: int | None = None
         self.valid = torch.empty(0)
@@ -68,7 +72,8 @@ class RaggedLayer(HeldLayer):
         """Note dtype, device and batch size of the first K and V."""
         check_heads(key_states, self.settings.shape)
         self.dtype, self.device = key_states.dtype, key_states.device
-        check_backend_input(self.settings.backend, key_states)
+        self.backend = self.settings.backend or default_backend(key_states.device)
+        check_backend_input(self.backend, key_states)
         self._rows = key_states.shape[0]
         self.keys = key_states[:, :, :0]
         self.values = value_states[:, :, :0]
@@ -198,7 +203,7 @@ class RaggedLayer(HeldLayer):
                 kept &= whole[:, None]
         stored = self.kept + self.question[:, None]
         self.storage = FlatStorage.from_dense(
-            keys, values, kept, settings.max_new_tokens, settings.backend, settings.static, counts=stored
+            keys, values, kept, settings.max_new_tokens, self.backend, settings.static, counts=stored
         )
         self.keys = self.values = None
         if settings.static:

@@ -50,7 +50,8 @@ class RaggedCache(Cache):
         takes head by head; "padded" pads all heads of a layer to its longest; "triton" reads every head's
         entries in chunks of one size, with no padding, by a kernel for GPUs that needs the package triton
         (under TRITON_INTERPRET=1 on the CPU too, for tests); "torch_varlen" and "flash_attn" do with the
-        functions of torch and of the package flash-attn, on GPUs, in float16 and bfloat16. None: "grouped".
+        functions of torch and of the package flash-attn, on GPUs, in float16 and bfloat16. None: "triton" on
+        a GPU where it is installed, else "grouped".
     static
         Whether decode steps can be compiled: all sizes stay as they are after the prompt, and what changes in
         a step changes on the device. Needs `max_new_tokens`, and takes no more. ``generate`` then compiles
@@ -101,7 +102,7 @@ class RaggedCache(Cache):
             max_new_tokens=max_new_tokens,
             head_mask=HeadMask.checked(head_mask, head_mask_mode, shape),
             question_tokens=question_tokens,
-            backend=backend or "grouped",
+            backend=backend,
             static=static,
         )
         super().__init__(layers=[*self._new_layers()])

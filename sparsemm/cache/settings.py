@@ -30,7 +30,7 @@ class Settings:
     max_new_tokens: int | None
     head_mask: HeadMask | None
     question_tokens: QuestionTokens | None
-    backend: Backend
+    backend: Backend | None
     static: bool
     masks: "MaskReader" = field(default_factory=lambda: MaskReader())
     progress: "Progress" = field(default_factory=lambda: Progress())

@@ -15,6 +15,7 @@ from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
     DynamicCache,
+    LogitsProcessor,
     LogitsProcessorList,
     PretrainedConfig,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "CACHE_ARGUMENT",
     "Cache",
     "CacheLayerMixin",
+    "LogitsProcessor",
     "LogitsProcessorList",
     "PretrainedConfig",
     "cache_argument",
@@ -66,7 +68,7 @@ def can_exchange_attention(config: PretrainedConfig) -> bool:
     for models in (MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING):
         if type(config) in models:
             model = models[type(config)]
-            return (model[0] if isinstance(model, tuple) else model)._can_set_attn_implementation()
+            return cast(Any, model[0] if isinstance(model, tuple) else model)._can_set_attn_implementation()
     return True
 
 

@@ -77,8 +77,9 @@ def contenders(methods: Sequence[KVMethod], decodings: Sequence[Decoding]) -> li
     found: list[Contender] = []
     if "eager" in decodings:
         found += [Contender(FullKV(), "dynamic"), Contender(FullKV(), "static")]
-    fixed = [decoding for decoding in decodings if decoding != "eager"]
-    found += [Contender(FullKV(), cache, kind) for cache in ("static", "ragged") for kind in fixed]
+    fixed: list[Decoding] = [decoding for decoding in decodings if decoding != "eager"]
+    fixed_caches: tuple[Holding, ...] = ("static", "ragged")
+    found += [Contender(FullKV(), cache, kind) for cache in fixed_caches for kind in fixed]
     return found + [Contender(method, "ragged", kind) for method in methods for kind in decodings]
 
 

@@ -172,7 +172,7 @@ class Patient:
         text = (
             f"budget {wanted}; realised {stats.realised_budget:.2f} of {self.length}; "
             f"{decimal(stats.kv_bytes - stats.slack_bytes)} of {decimal(stats.full_kv_bytes)}; "
-            f"decode backend {cache.settings.backend}"
+            f"decode backend {cache.compressible_layers[0].backend}"
         )
         if method.evicts and not stats.tokens_evicted:
             return Finding(name, f"{text}; nothing was evicted: choose a smaller budget", good=False)

@@ -96,7 +96,7 @@ def generate(
             question_tokens=(options["question_tokens"] or [0] * rows)[row],
             new_tokens=len(tokens[row]),
             max_new_tokens=max_new_tokens,
-            backend=backend or "grouped",
+            backend=backend,
         )
         for row in range(rows)
     ]

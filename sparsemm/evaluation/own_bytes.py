@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from sparsemm.cache.accounting import CacheBytes, cache_bytes
-from sparsemm.cache.backbone import model_shape, sliding_windows
+from sparsemm.cache.backbone import model_shape
+from sparsemm.cache.checks import default_backend
 from sparsemm.cache.layout import Backend
+from sparsemm.cache.stock import sliding_windows
 from sparsemm.models.loading import Checkpoint
 
 
@@ -19,7 +21,7 @@ def own_bytes(
     question_tokens: int,
     new_tokens: int,
     max_new_tokens: int,
-    backend: Backend = "grouped",
+    backend: Backend | None = None,
 ) -> CacheBytes:
     """Count what a `RaggedCache` would hold of one document when its text is done.
 
@@ -39,7 +41,7 @@ def own_bytes(
     new_tokens : int
         Generated ids, the end token included.
     max_new_tokens, backend
-        The cache's.
+        The cache's; None: the backend that it takes by itself on the checkpoint's device.
     """
     text = checkpoint.model.config.get_text_config(decoder=True)
     return cache_bytes(
@@ -51,5 +53,5 @@ def own_bytes(
         shape=model_shape(text),
         dtype=checkpoint.dtype,
         windows=sliding_windows(text),
-        backend=backend,
+        backend=backend or default_backend(checkpoint.device),
     )

@@ -50,7 +50,7 @@ FORM = ["cache", "decoding", "backend"]
 """Columns that say in which way a method was measured."""
 
 RAGGED = "ragged"
-STOCK = {"linestyle": ":", "label": "FullKV, transformers' cache"}
+STOCK: dict[str, Any] = {"linestyle": ":", "label": "FullKV, transformers' cache"}
 
 
 def decode_figures(table: pd.DataFrame, *, width: float = FULL_WIDTH) -> dict[str, Figure]:

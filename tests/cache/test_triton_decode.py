@@ -4,6 +4,7 @@ import copy
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 
 from sparsemm.cache import RaggedCache
+from sparsemm.cache.checks import default_backend
 from sparsemm.cache.decode import ragged_attention
 from sparsemm.cache.storage import FlatStorage
 from sparsemm.cache.triton_decode import ragged_decode
@@ -351,3 +353,10 @@ def test_the_kernels_compile_and_fit_for_gpus_that_are_not_here(tmp_path: Any) -
         [sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True, check=False
     )
     assert done.stdout.endswith("compiled\n"), done.stderr
+
+
+def test_the_kernel_is_what_a_gpu_takes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert default_backend(torch.device("cpu")) == "grouped"
+    assert default_backend(torch.device("cuda")) == ("grouped" if find_spec("triton") is None else "triton")
+    monkeypatch.setattr("sparsemm.cache.checks.find_spec", lambda name: None)
+    assert default_backend(torch.device("cuda")) == "grouped"

@@ -91,11 +91,11 @@ def test_a_sweep_and_its_report(data: Path, untrained: Path, capfd: pytest.Captu
         assert (samples.loc[at, "response"] == "").all(), name
     assert samples.loc[last, "error"].isna().all()
 
-    assert cli.main(["report", "results/sweep", "-o", "page.html"]) == 0
+    assert cli.main(["report", "results/sweep", "-o", "page.html", "--data", f"docvqa_val={data}"]) == 0
     page = html.unescape(Path("page.html").read_text(encoding="utf-8"))
     assert f"{last} of {last + 1} pictures of docvqa_val cannot be shown, the first of document 0: " in page
     assert "are not those that the sweep saw" not in page
-    documents = documents_of("docvqa_val", {"data_files": str(data)}, None, last + 1, 10**6)
+    documents = documents_of("docvqa_val", {}, str(data), last + 1, 10**6, Path("results/sweep"))
     for document, (name, fault) in zip(documents, PICTURES.items(), strict=False):
         assert (document.picture, document.question != "") == ("", True), name
         assert fault.said in document.problem, name
