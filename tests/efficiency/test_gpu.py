@@ -20,7 +20,6 @@ NAMES = [
     *("machine", "kernel", "rates", "tokens", "small at 96", "small at 64", "fan-out", "batches"),
     "small at 96, compiled",
 ]
-PAGE = (Path(__file__).parents[2] / "docs" / "efficiency.md").read_text(encoding="utf-8")
 
 
 def run(output: Path, *options: str) -> tuple[efficiency.Measured, list[str]]:
@@ -142,8 +141,3 @@ def test_another_file_is_not_overwritten(tmp_path: Path, text: str) -> None:
     with pytest.raises(InputError, match="name another folder"):
         run(tmp_path)
     assert path.read_text() == text
-
-
-def test_the_page_explains_the_kernels_columns() -> None:
-    table = PAGE[PAGE.index("| column of `kernel.csv` | meaning |") :].split("\n\n")[0].splitlines()[2:]
-    assert table == [f"| `{name}` | {meaning} |" for name, meaning in kernel.COLUMNS.items()]
