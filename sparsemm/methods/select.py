@@ -91,7 +91,9 @@ def scores_of(
     """
     scores = method.token_scores(query, key, scaling, valid)
     if type(method).token_scores is KVMethod.token_scores:
-        return scores
+        # Of keys that are NaN as many are marked as the quotas say: else a row that is lost would shift what
+        # the rows behind it in the batch keep.
+        return scores.masked_fill(scores.isnan(), torch.finfo(scores.dtype).min)
     expected = (*key.shape[:2], max(key.shape[2] - method.window, 0))
     if scores.shape != expected:
         raise ValueError(f"{method.name}: token_scores are {list(scores.shape)}, expected {list(expected)}")
