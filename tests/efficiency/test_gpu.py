@@ -144,6 +144,13 @@ def test_another_file_is_not_overwritten(tmp_path: Path, text: str) -> None:
     assert path.read_text() == text
 
 
+def test_a_cut_run_does_not_count_as_the_whole_one(tmp_path: Path) -> None:
+    path = tmp_path / programme.RECORD
+    path.write_text('{"schema_version": 1, "runs": {}, "steps": {}}')  # of whole runs
+    with pytest.raises(InputError, match="is of cut=false: name another folder"):
+        run(tmp_path)
+
+
 def test_the_page_explains_the_kernels_columns() -> None:
     table = PAGE[PAGE.index("| column of `kernel.csv` | meaning |") :].split("\n\n")[0].splitlines()[2:]
     assert table == [f"| `{name}` | {meaning} |" for name, meaning in kernel.COLUMNS.items()]
