@@ -17,7 +17,7 @@ def triton_interpreted() -> bool:
 
 
 def default_backend(device: torch.device) -> Backend:
-    """Return the decode backend that is taken where none is named: the kernel on a GPU, if Triton is there."""
+    """Return the decode backend where none is named: on a GPU the kernel, if Triton is there."""
     return "triton" if device.type == "cuda" and find_spec("triton") is not None else "grouped"
 
 

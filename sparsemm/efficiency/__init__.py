@@ -5,6 +5,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sparsemm.configs import InputError
+
 Report = Callable[[int, int, str], None]
 """Called before every timed run: runs done, runs in all, what comes next."""
 
@@ -31,5 +33,16 @@ class Measured(NamedTuple):
 
 
 def run(config: Mapping[str, Any], report: Report = lambda done, total, text: None) -> Measured:
-    """Run the benchmark that ``config["benchmark"]`` names: a module of this package."""
+    """Run the benchmark that ``config["benchmark"]`` names: a module of this package.
+
+    Raises
+    ------
+    InputError
+        Wrong options, found before anything runs.
+    """
+    output = config["output"]
+    if not isinstance(output, str) or not output:
+        raise InputError(f"output must name a folder, got {output!r}")
+    if Path(output).exists() and not Path(output).is_dir():
+        raise InputError(f"output={output} is no folder: name another")
     return import_module(f"sparsemm.efficiency.{config['benchmark']}").run(config, report)

@@ -33,10 +33,16 @@ def configuration(arguments: Sequence[str]) -> dict[str, Any]:
     of_model: dict[str, Any] = {}
     for argument in arguments[1:]:
         name, _, value = argument.partition("=")
+        try:
+            meant = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise InputError(f"cannot read {argument!r}: values are YAML, a list is {name}=[1,2]") from None
         if name.startswith("model."):
-            of_model[name.removeprefix("model.")] = yaml.safe_load(value)
+            of_model[name.removeprefix("model.")] = meant
+        elif name == "benchmark":
+            raise InputError(f"the benchmark comes first, and is {arguments[0]}: leave {argument} out")
         elif name in config:
-            config[name] = yaml.safe_load(value)
+            config[name] = meant
         else:
             raise InputError(f"no option {name!r}; {nearest(name, config)}")
     pretrained = of_model.get("pretrained", EMBEDDED)

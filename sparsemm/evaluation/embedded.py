@@ -56,8 +56,12 @@ def picture(held: Any, mode: str | None = None) -> Any:
             "the data are read"
         )
     image = read_picture(held["bytes"])
-    if image.getexif().get(ORIENTATION) is not None:
-        image = ImageOps.exif_transpose(image)
+    try:
+        if image.getexif().get(ORIENTATION) is not None:
+            image = ImageOps.exif_transpose(image)
+    except Exception as error:  # Pillow raises whatever it stumbles over in EXIF's entries
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"how its camera was held cannot be read ({' '.join(reason.split())})") from error
     return image if mode in (None, image.mode) else image.convert(mode)
 
 

@@ -94,8 +94,7 @@ class SparseMMChat(lmms):
     max_new_tokens : int, optional
         In place of the task's own limit, and of that in ``--gen_kwargs``.
     backend : str, optional
-        How generated tokens attend (`RaggedCache`): ``triton`` reads every head by one kernel; default:
-        ``triton`` on a GPU, else ``grouped``.
+        How generated tokens attend; default: `RaggedCache`'s own choice.
     trust_remote_code : bool, default False
         Run Python code that comes with the checkpoint.
     **method_parameters

@@ -91,7 +91,9 @@ def scores_of(
     """
     scores = method.token_scores(query, key, scaling, valid)
     if type(method).token_scores is KVMethod.token_scores:
-        return scores
+        # Of keys that are NaN as many are marked as the quotas say: else a row that is lost would shift what
+        # the rows behind it in the batch keep.
+        return scores.masked_fill(scores.isnan(), torch.finfo(scores.dtype).min)
     expected = (*key.shape[:2], max(key.shape[2] - method.window, 0))
     if scores.shape != expected:
         raise ValueError(f"{method.name}: token_scores are {list(scores.shape)}, expected {list(expected)}")
@@ -117,7 +119,8 @@ def quotas_of(method: KVMethod, scores: Tensor, lengths: Tensor, layer: int, sha
             f"{method.name}: quotas are {quotas.dtype} {list(quotas.shape)}, expected torch.int64 "
             f"{list(scores.shape[:2])}"
         )
-    if not quotas.is_cuda and bool(((quotas < 0) | (quotas > lengths[:, None])).any()):
+    quotas = quotas.cpu()  # where they are as a rule: then nothing waits
+    if bool(((quotas < 0) | (quotas > lengths[:, None])).any()):
         raise ValueError(
             f"{method.name}: quotas {quotas.tolist()} of layer {layer} are not between 0 and the "
             f"{lengths.tolist()} tokens before the window"

@@ -141,3 +141,10 @@ def test_another_file_is_not_overwritten(tmp_path: Path, text: str) -> None:
     with pytest.raises(InputError, match="name another folder"):
         run(tmp_path)
     assert path.read_text() == text
+
+
+def test_a_cut_run_does_not_count_as_the_whole_one(tmp_path: Path) -> None:
+    path = tmp_path / programme.RECORD
+    path.write_text('{"schema_version": 1, "runs": {}, "steps": {}}')  # of whole runs
+    with pytest.raises(InputError, match="is of cut=false: name another folder"):
+        run(tmp_path)

@@ -91,6 +91,9 @@ KINDS = [
     Fault("efficiency fanout workloads=3", "workloads must be a list"),
     Fault("efficiency fanout methods=3", "methods must be a list"),
     Fault("efficiency decode device=[a]", "device must be a device"),
+    Fault("efficiency decode output=null", "output must name a folder"),
+    Fault("efficiency fanout output=5", "output must name a folder"),
+    Fault("efficiency fanout output=file", "output=file is no folder"),
 ]
 PATHS = [
     Fault(sweep("model.pretrained=fifo"), "no checkpoint in fifo"),

@@ -5,6 +5,7 @@ import torch
 
 from sparsemm.methods import FullKV, ModelShape, SnapKV, kept_mask, prompt_lengths, select, top_mask
 from sparsemm.methods.head_scored import HeadScored
+from sparsemm.methods.select import kept_and_counts
 from tests.methods import reference
 from tests.methods.cases import DESIGNED, EVICTS_AT_THE_PROMPT, METHODS, visual_scores
 
@@ -118,6 +119,18 @@ def test_the_window_is_kept_and_padding_never(name):
     kept = kept_mask(METHODS[name](12, WINDOW, shape), query, key, layer=2, shape=shape, valid=valid)
     assert kept[..., -WINDOW:].all()
     assert not kept[1, :, :PADDING].any()
+
+
+@everything
+def test_as_many_are_marked_as_counted_where_keys_are_no_numbers(name):
+    shape = SHAPES["gqa"]
+    method = METHODS[name](12, WINDOW, shape)
+    query, key = prompt(shape, batch=2)
+    sound, _ = kept_and_counts(method, query, key, layer=1, shape=shape)
+    key[0] = torch.nan
+    kept, counts = kept_and_counts(method, query, key, layer=1, shape=shape)
+    assert torch.equal(kept.sum(-1), counts)  # what is stored lies by the counts: the other row would move
+    assert torch.equal(kept[1], sound[1])
 
 
 @everything

@@ -6,6 +6,7 @@ import json
 import time
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def run(config: Mapping[str, Any], report: Report) -> Measured:
     if device.type != "cuda" and not (config["cut"] or config["plan"]):
         raise InputError("there is no GPU: cut=true tries the programme on a CPU, plan=true lists it")
     folder = Path(config["output"])
-    state = _read(folder / RECORD)
+    state = _read(folder / RECORD, config["cut"])
     logging.disable_progress_bar()
     steps = programme(config["model"], device, CUT if config["cut"] else FULL)
     if config["plan"]:
@@ -92,7 +93,8 @@ def _take(step: Step, state: dict[str, Any], folder: Path, began: str, report: A
     except Exception as error:
         entry["failed"] = " ".join(f"{type(error).__name__}: {error}".split())[:500]
         traceback.print_exc()
-    release()
+    with suppress(RuntimeError):  # after an error of the device's own, nothing works in this process any more
+        release()
     entry = {**entry, "took_s": round(time.monotonic() - start, 1), **_rounded(found.numbers)}
     if found.table is not None:
         entry["rows_in"] = found.table
@@ -100,7 +102,7 @@ def _take(step: Step, state: dict[str, Any], folder: Path, began: str, report: A
         state["tables"][found.table] = table
         write_csv(folder / found.table, TABLES[found.table], table)
     state["steps"][step.name] = entry
-    write_json(folder / RECORD, {name: state[name] for name in ("schema_version", "runs", "steps")})
+    write_json(folder / RECORD, {name: state[name] for name in ("schema_version", "cut", "runs", "steps")})
 
 
 def _rounded(numbers: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,15 +128,21 @@ def _rows(steps: list[Step], state: Mapping[str, Any], left_out: Mapping[str, st
     return rows
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, cut: bool) -> dict[str, Any]:
     """What was done before, and the tables beside the record.
 
     Raises
     ------
     InputError
-        It is another file.
+        It is another file, or the steps in it had other sizes.
     """
-    empty: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "runs": {}, "steps": {}, "tables": {}}
+    empty: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "cut": cut,
+        "runs": {},
+        "steps": {},
+        "tables": {},
+    }
     if not path.is_file():
         return empty
     try:
@@ -146,5 +154,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path} is of version {version}, not {SCHEMA_VERSION}: name another folder (output=...)"
         )
+    if found.get("cut", False) is not cut:  # steps of both have the same names, and would count as done
+        raise InputError(f"{path} is of cut={str(not cut).lower()}: name another folder (output=...)")
     tables = {name: read_csv(path.parent / name, columns) for name, columns in TABLES.items()}
     return {**empty, "runs": runs, "steps": steps, "tables": tables}
