@@ -106,7 +106,7 @@ def scores_of(
 
 
 def quotas_of(method: KVMethod, scores: Tensor, lengths: Tensor, layer: int, shape: ModelShape) -> Tensor:
-    """Return `KVMethod.quotas`, long [B, Hkv], after checking them where that waits for nothing.
+    """Return `KVMethod.quotas`, long [B, Hkv] on the CPU, after checking them.
 
     Raises
     ------
@@ -119,7 +119,7 @@ def quotas_of(method: KVMethod, scores: Tensor, lengths: Tensor, layer: int, sha
             f"{method.name}: quotas are {quotas.dtype} {list(quotas.shape)}, expected torch.int64 "
             f"{list(scores.shape[:2])}"
         )
-    quotas = quotas.cpu()  # where they are as a rule: then nothing waits
+    quotas = quotas.cpu()  # where those of our methods are already: nothing waits
     if bool(((quotas < 0) | (quotas > lengths[:, None])).any()):
         raise ValueError(
             f"{method.name}: quotas {quotas.tolist()} of layer {layer} are not between 0 and the "
