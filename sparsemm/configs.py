@@ -11,8 +11,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 PACKAGE = Path(__file__).resolve().parent
 
 EMBEDDED = "tiny"
@@ -115,6 +113,8 @@ def read(group: str, name: str) -> dict[str, Any]:
     """
     if name not in (known := names(group)):
         raise InputError(f"unknown {group} {name!r}; {nearest(name, known)}")
+    import yaml  # here, because rooms that read no configuration shall do without it
+
     return yaml.safe_load((shipped("eval_configs") / group / f"{name}.yaml").read_text(encoding="utf-8"))
 
 

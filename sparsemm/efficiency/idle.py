@@ -18,10 +18,12 @@ def of_benchmark(config: Mapping[str, Any]) -> dict[str, str]:
         return {"model": "the programme measures shapes, and checks the embedded model"}
     if benchmark not in ("decode", "fanout"):
         return {}
-    if benchmark == "decode" and "checkpoint" not in (config.get("shapes") or ()):
+    shapes = config.get("shapes")
+    if benchmark == "decode" and isinstance(shapes, list) and "checkpoint" not in shapes:
         return {"model": "shapes are measured; a checkpoint is one by shapes=[checkpoint]"}
     idle = {}
-    if "sparsemm" not in (config.get("methods") or ()):
+    methods = config.get("methods")
+    if isinstance(methods, list) and "sparsemm" not in methods:
         idle["model.head_scores"] = "none of the methods uses them"
     if benchmark == "fanout":
         idle["model.ocr_prompt"] = "the workloads ask their own questions"

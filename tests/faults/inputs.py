@@ -59,7 +59,7 @@ NUMBERS = [
     Fault(sweep(f"method=[random] methods.random.seed={HUGE}"), "seed must be at most"),
     Fault(sweep("budget=inf"), "a share of the prompt in (0, 1]"),
     Fault(sweep("limit=nan"), "limit must be a positive integer"),
-    Fault(sweep("limit={a: 1}"), "limit must be a positive integer"),
+    Fault(sweep("limit={a: 1}"), "sweep has no option 'limit.a'; did you mean limit?"),
     Fault(f"heads n={HUGE}", "n must be at most"),
     Fault(f"heads seed={HUGE}", "seed must be at most"),
     Fault(f"doctor max_new_tokens={HUGE}", "max_new_tokens must be at most"),

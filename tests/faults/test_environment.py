@@ -6,11 +6,12 @@ import stat
 from pathlib import Path
 
 import pytest
+import yaml
 from omegaconf import OmegaConf
 
 from sparsemm import cli
 from sparsemm.cli.resolving import resolve
-from sparsemm.configs import recorded
+from sparsemm.configs import read, recorded
 from tests.composing import composed
 from tests.evaluation.provoking import sweep
 
@@ -51,8 +52,11 @@ def test_texts_of_the_environment_are_recorded_as_they_were_written():
 
 @pytest.mark.parametrize("multirun", [[], ["-m"]], ids=["one job", "multirun"])
 def test_no_file_of_a_sweep_holds_them(multirun, untrained, capfd):
-    secret = "model.ocr_prompt=${oc.env:SECRET}"
-    assert cli.main([*sweep(untrained, secret, "name=own", "output=results/${name}"), *multirun]) == 0
+    own = Path("conf/model/own.yaml")
+    own.parent.mkdir(parents=True)
+    own.write_text(yaml.safe_dump({**read("model", "tiny"), "name": "own", "ocr_prompt": "${oc.env:SECRET}"}))
+    options = ["model=own", "name=own", "output=results/${name}", "--config-dir", "conf"]
+    assert cli.main([*sweep(untrained, *options), *multirun]) == 0
     files = [path for path in Path().rglob("*") if path.is_file()]
     assert any(path.name == "run.json" for path in files)
     assert [path for path in files if SECRET.encode() in path.read_bytes()] == []

@@ -39,7 +39,7 @@ def test_a_picture_that_is_only_named_fails_its_document(untrained, secret, tmp_
     rows = rows_of("docvqa_val", 2)
     rows[1]["image"] = named(secret)
     data = write("docvqa_val", tmp_path / "data.parquet", rows)
-    options = ["task=[docvqa_val]", f"tasks.docvqa_val.data_files={data}", "method=[fullkv]"]
+    options = ["task=[docvqa_val]", f"tasks.docvqa_val.data_files={data}", "method=[snapkv]"]
     assert cli.main(sweep(untrained, *options)) == 1
     shown = " ".join(capfd.readouterr().out.split())
     assert "docvqa_val document 1: ValueError: the data name a file in the place of a picture" in shown

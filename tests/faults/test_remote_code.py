@@ -105,11 +105,11 @@ def test_no_place_of_it_is_run_or_asked_for(place, hostile, tmp_path, nobody_is_
 
 
 COMMANDS = [
-    ["sweep", "task=[tiny_ocr]", "method=[snapkv]", "budget=16", "limit=1"],
-    ["sweep", "task=[tiny_ocr]", "method=[snapkv]", "budget=16", "limit=1", "plan=true"],
+    ["sweep", "task=[tiny_ocr]", "method=[snapkv]", "budget=64", "limit=1"],
+    ["sweep", "task=[tiny_ocr]", "method=[snapkv]", "budget=64", "limit=1", "plan=true"],
     ["heads", "n=1"],
     ["doctor"],
-    ["efficiency", "fanout", "documents=1", "methods=[snapkv]", "separate=1"],
+    ["efficiency", "fanout", "documents=1", "methods=[snapkv]", "budgets=[64]", "separate=1"],
     ["efficiency", "decode", "shapes=[checkpoint]", "lengths=[64]"],
 ]
 
@@ -131,7 +131,7 @@ def test_an_option_allows_it_and_the_plan_says_so(hostile, tmp_path, monkeypatch
     weights = Qwen2VLForConditionalGeneration.from_pretrained(folder).state_dict()
     save_file({name: value.clone() for name, value in weights.items()}, folder / "model.safetensors")
     monkeypatch.chdir(tmp_path)
-    command = ["sweep", "task=[tiny_ocr]", "method=[snapkv]", "budget=16", "limit=1", "max_new_tokens=4"]
+    command = ["sweep", "task=[tiny_ocr]", "method=[snapkv]", "budget=64", "limit=1", "max_new_tokens=4"]
     command += [f"model.pretrained={folder}", TRUSTED]
     assert cli.main([*command, "plan=true"]) == 0
     assert "code that comes with the checkpoint is run" in capfd.readouterr().err

@@ -143,9 +143,7 @@ def test_what_is_wrong_is_said_in_one_line(results, tmp_path, monkeypatch, capsy
     assert not list(tmp_path.glob("*.html"))
 
 
-@pytest.mark.parametrize(
-    "name", ["cells.csv", "comparisons.csv", "samples.parquet", "run.json", "allocations.parquet"]
-)
+@pytest.mark.parametrize("name", ["cells.csv", "comparisons.csv", "samples.parquet", "allocations.parquet"])
 def test_a_damaged_table_is_named_and_an_old_report_stays(results, tmp_path, capsys, name):
     output = tmp_path / "report.html"
     output.write_text("old")
@@ -155,6 +153,14 @@ def test_a_damaged_table_is_named_and_an_old_report_stays(results, tmp_path, cap
     assert name in shown
     assert shown.count("\n") == 1
     assert output.read_text() == "old"
+
+
+def test_a_damaged_record_of_the_run_is_a_notice(results, tmp_path, capsys):
+    (results / "run.json").write_bytes(b"\xff\xfe{{{\x00" * 9)
+    output = tmp_path / "report.html"
+    assert cli.main(["report", str(results), "-o", str(output)]) == 0
+    assert capsys.readouterr().err == ""
+    assert "run.json" in output.read_text(encoding="utf-8")
 
 
 def test_options_default():
