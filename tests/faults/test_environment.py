@@ -55,7 +55,7 @@ def test_no_file_of_a_sweep_holds_them(multirun, untrained, capfd):
     own = Path("conf/model/own.yaml")
     own.parent.mkdir(parents=True)
     own.write_text(yaml.safe_dump({**read("model", "tiny"), "name": "own", "ocr_prompt": "${oc.env:SECRET}"}))
-    options = ["model=own", "name=own", "output=results/${name}", "--config-dir", "conf"]
+    options = ["model=own", "output=results/own", "--config-dir", "conf"]
     assert cli.main([*sweep(untrained, *options), *multirun]) == 0
     files = [path for path in Path().rglob("*") if path.is_file()]
     assert any(path.name == "run.json" for path in files)
