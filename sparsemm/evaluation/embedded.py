@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from typing import Any
 
-from PIL import ImageOps
+from PIL import Image, ImageOps
 
-from sparsemm.documents.opening import read_picture
+from sparsemm.documents.opening import whole_pictures
 
 
 def embedded(data: Any) -> Any:
@@ -46,7 +47,9 @@ def picture(held: Any, mode: str | None = None) -> Any:
     Raises
     ------
     ValueError
-        It has no bytes, or they are no whole picture.
+        It has no bytes.
+    Exception
+        They are no whole picture: whatever Pillow raises.
     """
     if not isinstance(held, Mapping):
         return held
@@ -55,7 +58,9 @@ def picture(held: Any, mode: str | None = None) -> Any:
             f"the data name a file in the place of a picture ({held['path']!r}): only pictures that are in "
             "the data are read"
         )
-    image = read_picture(held["bytes"])
+    with whole_pictures():
+        image = Image.open(io.BytesIO(held["bytes"]))
+        image.load()
     try:
         if image.getexif().get(ORIENTATION) is not None:
             image = ImageOps.exif_transpose(image)

@@ -127,8 +127,8 @@ def _shown(row: Mapping[str, Any], side: int, quality: int) -> Shown:
             for form in (image, rgb)
         )
         return Shown(_question(row), tuple(seen), _picture(rgb, side, quality))
-    except (ValueError, OSError) as error:
-        return Shown(_question(row), (), "", str(error))
+    except Exception as error:  # decoders raise whatever they stumble over
+        return Shown(_question(row), (), "", str(error) or type(error).__name__)
 
 
 def _picture(image: Image.Image, side: int, quality: int) -> str:
