@@ -258,7 +258,7 @@ def test_the_guide_has_the_arguments_of_the_docstring():
     )
     text = (inspect.getdoc(SparseMMChat) or "").split("----------\n", 1)[1].split("\n\n")[0]
     described = re.findall(r"^(\S.*?)(?: : (.*))?\n((?:    .*\n?)+)", text, re.M)
-    assert len(described) == 12
+    assert len(described) == 13
     assert rows == [
         (name, kind.replace('"', "`"), " ".join(lines.replace("``", "`").split()))
         for name, kind, lines in described
