@@ -145,6 +145,7 @@ def test_one_failed_job_stops_no_other_and_runs_again_alone(few, untrained, capf
         "sweep",
         "-m",
         f"model.pretrained={untrained}",
+        "model.name=tiny",
         "model.window=8",
         "method=[fullkv,snapkv]",
         "budget=[16]",

@@ -158,7 +158,7 @@ def test_captions_own_scores_have_the_official_mean(tmp_path):
     rows, file = rows_of("textcaps_val"), write("textcaps_val", tmp_path / "data.parquet")
     texts = [rows[0]["right"], "number says", "", rows[2]["right"], "It's the sign's 4th word.", "a sign"]
     given = scored("textcaps_val", file, texts)
-    assert given.aggregation is None
+    assert given.aggregation == ""
     assert sum(given.samples["score"]) / 6 == pytest.approx(given.value, abs=1e-9)
     assert given.samples["score"][2] == 0 < given.value < 10
     other = scored("textcaps_val", file, texts, metric="textcaps_Bleu_1")
