@@ -94,11 +94,13 @@ def test_a_step_launches_two_kernels_a_layer_at_most_and_never_waits(
         with step_of(monkeypatch) as operations:
             model(input_ids=token, position_ids=position, **cache_argument(cache))
     assert len(operations.layers) == len(cache.compressible_layers)
-    launched = Counter({"attend_chunk": 1, "merge_chunks": 1} if kernels == 2 else {"attend_chunk": 1})
     first, *others = operations.layers
-    assert others == [launched] * len(others)
-    room = Counter({"add": 1, "le": 1, "_assert_async": 1}) if static else Counter()
-    assert first == launched + room
+    if static:
+        first -= Counter({"add": 1, "le": 1, "_assert_async": 1})
+    for layer in (first, *others):
+        assert layer.pop("attend_chunk") == 1
+        assert layer.pop("merge_chunks", 0) < kernels
+        assert not layer
     assert not WAITING & set().union(*operations.layers)
 
 
