@@ -111,7 +111,8 @@ def _answer(
     token = next_token(output)
     found = [token.clone()]
     # Behind an image Qwen counts on from the largest of its rows and columns, not from the number of tokens.
-    position = cache.get_seq_length() + output.rope_deltas.to(token.device)
+    # The model keeps by how much; since transformers 5.20 its output no longer says it.
+    position = cache.get_seq_length() + checkpoint.model.base_model.rope_deltas.to(token.device)
     steps = Steps(checkpoint.model, cache, token, position.expand(3, -1, -1), decoding)
     steps.warm_up(1)
     while len(found) < count:
