@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sparsemm.methods import FullKV, ModelShape, SnapKV, kept_mask, prompt_lengths, select, top_mask
+from sparsemm.methods import FullKV, KVMethod, ModelShape, SnapKV, kept_mask, prompt_lengths, select, top_mask
 from sparsemm.methods.head_scored import HeadScored
 from sparsemm.methods.select import kept_and_counts
 from tests.methods import reference
@@ -121,6 +121,11 @@ def test_the_window_is_kept_and_padding_never(name):
     assert not kept[1, :, :PADDING].any()
 
 
+def scores_keys(method: KVMethod) -> bool:
+    """Whether a method has scores of its own, which must be numbers."""
+    return type(method).token_scores is not KVMethod.token_scores
+
+
 @everything
 def test_as_many_are_marked_as_counted_where_keys_are_no_numbers(name):
     shape = SHAPES["gqa"]
@@ -128,6 +133,10 @@ def test_as_many_are_marked_as_counted_where_keys_are_no_numbers(name):
     query, key = prompt(shape, batch=2)
     sound, _ = kept_and_counts(method, query, key, layer=1, shape=shape)
     key[0] = torch.nan
+    if method.evicts and method.token_scores(query, key, None, None).isnan().any() and scores_keys(method):
+        with pytest.raises(ValueError, match="are NaN, so nothing can be chosen by them"):
+            kept_and_counts(method, query, key, layer=1, shape=shape)
+        return
     kept, counts = kept_and_counts(method, query, key, layer=1, shape=shape)
     assert torch.equal(kept.sum(-1), counts)  # what is stored lies by the counts: the other row would move
     assert torch.equal(kept[1], sound[1])
