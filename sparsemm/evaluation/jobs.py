@@ -130,9 +130,24 @@ def read_job(folder: Path, name: str) -> Job | None:
         return None
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
-        return Job(**{**said, "failed": [tuple(one) for one in said["failed"]]})
+        job = Job(**{**said, "failed": [tuple(one) for one in said["failed"]]})
     except (FileNotFoundError, ValueError, TypeError, KeyError, RecursionError):
         return None
+    return job if _has_types(job) else None
+
+
+def _has_types(job: Job) -> bool:
+    """Whether each value has the type that `Job` says, and its state is one of the five."""
+    texts = (job.name, job.launch, job.scheduled, job.host)
+    numbers = [job.pid, *(time for time in (job.started, job.ended) if time is not None)]
+    return (
+        job.state in (WAITING, RUNNING, FINISHED, FAILED, INTERRUPTED)
+        and all(isinstance(text, str) for text in texts)
+        and isinstance(job.reason, str | None)
+        and isinstance(job.pid, int)
+        and all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers)
+        and all(list(map(type, one)) == [str, int, str] for one in job.failed)
+    )
 
 
 def read_jobs(folder: Path) -> list[Job]:

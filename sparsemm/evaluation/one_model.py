@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from sparsemm.configs import InputError
 from sparsemm.evaluation.cells import Cell
+from sparsemm.evaluation.results import look_at_cells
 
 
 def check_one_model(folder: Path, cells: Sequence[Cell]) -> None:
@@ -32,13 +32,6 @@ def check_one_model(folder: Path, cells: Sequence[Cell]) -> None:
 
 def _measured(folder: Path) -> list[tuple[str, str]]:
     """Name and identity of the model of each finished cell that says so; what cannot be read is none here."""
-    found = []
-    for path in sorted((folder / "cells").glob("*.json")):
-        try:
-            cell = json.loads(path.read_text(encoding="utf-8"))
-            name, model_id = cell["row"]["model"], cell["model_id"]
-        except (OSError, ValueError, TypeError, KeyError, RecursionError):
-            continue
-        if isinstance(name, str) and isinstance(model_id, str):
-            found.append((name, model_id))
-    return found
+    cells, _ = look_at_cells(folder)
+    named = [cell for cell in cells if isinstance(cell.get("model_id"), str)]
+    return [(str(cell["row"]["model"]), cell["model_id"]) for cell in named]

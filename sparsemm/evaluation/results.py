@@ -343,6 +343,8 @@ def read_run(folder: Path) -> dict[str, Any]:
         It is not that; one line that names it.
     """
     path = folder / "run.json"
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ValueError(f"{path} is no file")
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

@@ -186,9 +186,14 @@ def test_a_copy_of_a_cell_does_not_count(results: Path, untrained: Path, capfd) 
     assert not copy.exists()
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"config": 3}', "[" * 100_000])
-def test_a_broken_run_json_is_said_and_written_anew(text: str, results: Path, untrained: Path, capfd) -> None:
-    (results / "run.json").write_text(text)
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"config": 3}', "[" * 100_000, None])
+def test_a_broken_run_json_is_said_and_written_anew(
+    text: str | None, results: Path, untrained: Path, capfd
+) -> None:
+    """None: a pipe."""
+    file = results / "run.json"
+    file.unlink()
+    os.mkfifo(file) if text is None else file.write_text(text)
     assert cli.main(["report", str(results), "-o", "page.html"]) == 0
     assert "run.json is n" in Path("page.html").read_text(encoding="utf-8")
     assert cli.main(sweep(untrained, *GRID)) == 0

