@@ -136,13 +136,21 @@ def test_glyph_labels_name_the_characters_of_the_page():
             assert "".join(names[label] for label in row if label) == "".join(word.text for word in line)
 
 
+@pytest.fixture
+def narrow(monkeypatch):
+    """The preset with fewer and narrower layers: a step takes a tenth of the time, by the same code."""
+    fewer = {"hidden_size": 96, "intermediate_size": 192, "num_hidden_layers": 2, "num_attention_heads": 4}
+    fewer |= {"num_key_value_heads": 2, "vision_width": 48, "vision_heads": 2}
+    monkeypatch.setitem(PRESETS, "tiny", dataclasses.replace(PRESETS["tiny"], **fewer))
+
+
 SHORT = (
     Stage(3, 4, (32,), 1e-3, 1e-4, auxiliary=1.0, read=False),
     Stage(4, 4, (32, 48), 1e-3, 1e-4, lookups=2, transcribe=0.5, auxiliary=0.5),
 )
 
 
-def test_resumed_training_equals_uninterrupted(tmp_path, monkeypatch):
+def test_resumed_training_equals_uninterrupted(tmp_path, narrow):
     config = TrainConfig(
         output=str(tmp_path / "whole"),
         stages=list(SHORT),
@@ -163,10 +171,9 @@ def test_resumed_training_equals_uninterrupted(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return losses(self, batch, stage)
 
-    monkeypatch.setattr(Reader, "losses", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Reader, "losses", interrupted)
         train(cut)
-    monkeypatch.undo()
     train(cut)
     whole, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
     for name, weight in whole.items():
@@ -175,7 +182,7 @@ def test_resumed_training_equals_uninterrupted(tmp_path, monkeypatch):
         assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(7))
 
 
-def test_a_few_steps_lower_the_loss(tmp_path):
+def test_a_few_steps_lower_the_loss(tmp_path, narrow):
     stages = [Stage(25, 8, (32,), 3e-3, 1e-3, auxiliary=1.0, read=False)]
     train(TrainConfig(output=str(tmp_path), stages=stages, workers=0, evaluate=0, log_every=1))
     with (tmp_path / "log.csv").open() as file:
@@ -194,7 +201,7 @@ def test_learning_rate_warms_up_and_falls():
     assert rates[-1] == pytest.approx(1e-5, rel=0.1)
 
 
-def test_frozen_tower_does_not_move(tmp_path):
+def test_frozen_tower_does_not_move(tmp_path, narrow):
     stages = [Stage(2, 4, (32,), 1e-2, 1e-2, lookups=2, transcribe=1.0, train_vision=False)]
     before = Reader(build_model()).state_dict()
     train(TrainConfig(output=str(tmp_path), stages=stages, workers=0, evaluate=0))
@@ -242,7 +249,7 @@ def test_a_model_of_other_widths_cannot_be_started_from(untrained):
         start_from(build_model("small"), untrained)
 
 
-def test_training_in_pieces_equals_training_at_once(tmp_path, capsys):
+def test_training_in_pieces_equals_training_at_once(tmp_path, capsys, narrow):
     config = TrainConfig(output=str(tmp_path / "whole"), stages=list(SHORT), workers=0, evaluate=0)
     train(config)
     pieces = dataclasses.replace(config, output=str(tmp_path / "pieces"), max_seconds=0.0)
