@@ -12,7 +12,7 @@ from sparsemm.cache import Fanout, fan_out
 from sparsemm.cache.greedy import NOT_FINITE
 from sparsemm.evaluation.allocations import pack
 from sparsemm.evaluation.generation import image_key, texts_of
-from sparsemm.evaluation.memory import Limits
+from sparsemm.evaluation.memory import Limits, Step
 from sparsemm.evaluation.own_bytes import own_bytes
 from sparsemm.evaluation.prefill import Prefill
 from sparsemm.evaluation.responses import Response, failure
@@ -110,26 +110,30 @@ def _fan_out(
     pieces: list[Fanout] = []
     first = 0
     while first < len(conversations):
-        part = conversations[first:][: limits.documents]
-        inputs = prepare(checkpoint, part)
-        options = prefill.options(checkpoint, inputs)
-        rows = limits.rows_for(inputs["input_ids"].shape[1], max(options["question_tokens"] or [0]))
+        part, step = conversations[first:][: limits.documents], None
+        while step is None or step.documents < len(part):
+            part = part[: step and step.documents]
+            inputs = prepare(checkpoint, part)
+            options = prefill.options(checkpoint, inputs)
+            wanted = Step(len(part), len(part) * len(methods))
+            step = limits.step(wanted, inputs["input_ids"].shape[1], max(options["question_tokens"] or [0]))
         try:
-            pieces.append(
-                fan_out(
-                    checkpoint.model,
-                    inputs,
-                    methods,
-                    max_new_tokens=max_new_tokens,
-                    max_rows=rows,
-                    **options,
+            with limits.holding(step):
+                pieces.append(
+                    fan_out(
+                        checkpoint.model,
+                        inputs,
+                        methods,
+                        max_new_tokens=max_new_tokens,
+                        max_rows=step.rows,
+                        **options,
+                    )
                 )
-            )
             first += len(part)
             continue
-        except RuntimeError as error:
-            most = len(part) * len(methods)
-            if not should_reduce_batch_size(error) or not limits.shrink(len(part), min(rows or most, most)):
+        except (RuntimeError, MemoryError) as error:
+            lacking = isinstance(error, MemoryError) or should_reduce_batch_size(error)
+            if not lacking or not limits.shrink(step):
                 raise
         # Outside the handler: the exception held on to what the failed attempt had allocated.
         clear_device_cache(garbage_collection=True)

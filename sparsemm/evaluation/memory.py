@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from transformers import PretrainedConfig
 
 from sparsemm.cache import model_shape
+from sparsemm.evaluation.killed import StepFile
 from sparsemm.methods import ModelShape
 
 SHARE = 0.5
@@ -90,56 +93,70 @@ def row_bytes(
     )
 
 
+class Step(NamedTuple):
+    """What is decoded at the same time: documents, and rows (a document under a method is one)."""
+
+    documents: int
+    rows: int
+
+
 @dataclass
 class Limits:
-    """Bounds of one step; learned where memory did not suffice.
+    """Bounds of one step; the numbers are learned where memory did not suffice.
 
     Attributes
     ----------
-    rows
-        Most rows at a time, or a function that says so, given the tokens of the prompts and of questions that
-        come after compression; None: no bound.
-    documents
-        Most documents at a time; None: a whole batch.
+    fit
+        How much of a step fits, given also the tokens of its prompts and of questions that come after
+        compression; None: all of it.
+    documents, rows
+        Most at a time; None: no bound.
+    step_file
+        Told which step is in progress.
     say
         Called with one line when a bound was learned.
     """
 
-    rows: int | Callable[[int, int], int] | None = None
+    fit: Callable[[Step, int, int], Step] | None = None
     documents: int | None = None
+    rows: int | None = None
+    step_file: StepFile | None = None
     say: Callable[[str], None] = print
 
-    def rows_for(self, prompt_length: int, question: int = 0) -> int | None:
-        """Most rows for prompts of this length, of which `question` tokens come after compression."""
-        return self.rows(prompt_length, question) if callable(self.rows) else self.rows
+    def step(self, wanted: Step, prompt_length: int, question: int = 0) -> Step:
+        """How much of `wanted` to take at a time, at least one row of one document."""
+        step = wanted if self.fit is None else self.fit(wanted, prompt_length, question)
+        bounds = (most for most in (step.rows, self.rows) if most is not None)
+        return Step(step.documents, min(bounds))
 
-    def shrink(self, documents: int, rows: int) -> bool:
+    def holding(self, step: Step) -> AbstractContextManager[None]:
+        """A context in which a step is in progress."""
+        return nullcontext() if self.step_file is None else self.step_file.holding(*step)
+
+    def shrink(self, step: Step, why: str = "out of memory") -> bool:
         """Halve what did not fit, documents first; False if it was one row of one document."""
-        if documents > 1:
-            self.documents = documents // 2
-            self.say(
-                f"out of memory: from now on {self.documents} documents at a time, with the same results"
-            )
-        elif rows > 1:
-            self.rows = rows // 2
-            self.say(f"out of memory: from now on {self.rows} rows at a time, with the same results")
+        if step.documents > 1:
+            self.documents = step.documents // 2
+            self.say(f"{why}: from now on {self.documents} documents at a time, with the same results")
+        elif step.rows > 1:
+            self.rows = step.rows // 2
+            self.say(f"{why}: from now on {self.rows} rows at a time, with the same results")
         else:
             return False
         return True
 
 
-def rows_that_fit(
+def steps_that_fit(
     limit: int,
     config: PretrainedConfig,
     dtype: torch.dtype,
     *,
-    documents: int,
     max_new_tokens: int,
     max_rows: int | None = None,
-) -> Callable[[int, int], int]:
-    """Return how many rows fit into `limit` bytes beside a batch's prompts.
+) -> Callable[[Step, int, int], Step]:
+    """Return a function: how much of a step fits into `limit` bytes.
 
-    The function takes the tokens of the prompts, and those of questions after compression: rows hold these as
+    It takes the step, the tokens of the prompts, and those of questions after compression, which rows hold as
     they hold what they generate.
 
     Parameters
@@ -148,17 +165,17 @@ def rows_that_fit(
         Bytes, weights not counted.
     config, dtype
         The text model's.
-    documents : int
-        Prompts in a batch.
     max_new_tokens : int
     max_rows : int, optional
         An upper bound.
     """
     shape, vocabulary = model_shape(config), config.vocab_size
 
-    def fit(prompt_length: int, question: int = 0) -> int:
-        left = limit - documents * document_bytes(shape, prompt_length, dtype.itemsize)
-        rows = left // row_bytes(shape, prompt_length, question + max_new_tokens, dtype.itemsize, vocabulary)
-        return max(1, rows if max_rows is None else min(rows, max_rows))
+    def fit(wanted: Step, prompt_length: int, question: int = 0) -> Step:
+        document = document_bytes(shape, prompt_length, dtype.itemsize)
+        row = row_bytes(shape, prompt_length, question + max_new_tokens, dtype.itemsize, vocabulary)
+        documents = min(wanted.documents, max(1, (limit - row) // document))
+        rows = min(wanted.rows, max(1, (limit - documents * document) // row))
+        return Step(documents, rows if max_rows is None else min(rows, max_rows))
 
     return fit

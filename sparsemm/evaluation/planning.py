@@ -17,7 +17,7 @@ from sparsemm.evaluation import tasks
 from sparsemm.evaluation.ablations import fractions
 from sparsemm.evaluation.cells import Cell, expand
 from sparsemm.evaluation.estimate import rate_of
-from sparsemm.evaluation.memory import SHARE, document_bytes, free_memory, row_bytes, rows_that_fit
+from sparsemm.evaluation.memory import SHARE, Step, document_bytes, free_memory, row_bytes, steps_that_fit
 from sparsemm.evaluation.missing import require
 from sparsemm.evaluation.official import BENCHMARKS
 from sparsemm.evaluation.processes import device_of
@@ -216,39 +216,38 @@ def print_plan(
             question = question_tokens(checkpoint, inputs)[0] if behind else 0
             new, together = documents[0].settings.max_new_tokens, min(config["batch_size"], len(documents))
             rows = together * most
-            at_once = min(rows, rows_in_memory(config, checkpoint, documents)(length, question))
+            step = steps_in_memory(config, checkpoint, documents)(Step(together, rows), length, question)
             shape = model_shape(text)
-            size = together * document_bytes(shape, length, itemsize)
-            size += at_once * row_bytes(shape, length, question + new, itemsize, text.vocab_size)
+            size = step.documents * document_bytes(shape, length, itemsize)
+            size += step.rows * row_bytes(shape, length, question + new, itemsize, text.vocab_size)
             console.print(
                 f"  {prompts} prompts to read in {read} batches; up to {rows} rows a batch, "
-                f"{at_once} at a time, in at most {decimal(size)} beside the weights"
+                f"{step.rows} at a time, in at most {decimal(size)} beside the weights"
             )
     console.print(f"results would be in {config['output']}; nothing was run (plan=true)")
 
 
-def rows_in_memory(
+def steps_in_memory(
     config: Mapping[str, Any], checkpoint: Checkpoint, documents: Sequence[Document]
-) -> Callable[[int, int], int]:
-    """How many rows are decoded at a time, given the tokens of prompts and of questions after compression.
+) -> Callable[[Step, int, int], Step]:
+    """How much of a step is taken at a time, given the tokens of prompts and of questions after compression.
 
     Options and free memory decide.
 
     Parameters
     ----------
     config
-        The sweep's: ``memory_limit``, ``max_rows``, ``batch_size``.
+        The sweep's: ``memory_limit``, ``max_rows``.
     checkpoint
         Only its config, device and dtype count.
     documents
         Of the task.
     """
     limit = memory_limit(config)
-    return rows_that_fit(
+    return steps_that_fit(
         int(SHARE * free_memory(checkpoint.device)) if limit is None else limit,
         checkpoint.model.config.get_text_config(decoder=True),
         checkpoint.dtype,
-        documents=min(config["batch_size"], len(documents)),
         max_new_tokens=max(document.settings.max_new_tokens for document in documents),
         max_rows=config["max_rows"],
     )

@@ -15,7 +15,7 @@ from sparsemm.evaluation.cells import Cell
 from sparsemm.evaluation.estimate import print_estimate
 from sparsemm.evaluation.missing import print_missing, what_is_missing
 from sparsemm.evaluation.one_model import check_one_model
-from sparsemm.evaluation.planning import by_run, check_options, plan, print_plan, rows_in_memory
+from sparsemm.evaluation.planning import by_run, check_options, plan, print_plan, steps_in_memory
 from sparsemm.evaluation.processes import Processes, device_of, processes
 from sparsemm.evaluation.results import (
     check_folder,
@@ -197,7 +197,8 @@ def _answer(
     console: Console,
 ) -> None:
     """Compute and store this process's part of the responses that are missing."""
-    from sparsemm.evaluation.memory import Limits
+    from sparsemm.evaluation.killed import StepFile, take_killed
+    from sparsemm.evaluation.memory import Limits, Step
     from sparsemm.evaluation.requests import in_batches
     from sparsemm.evaluation.respond import respond
 
@@ -216,17 +217,26 @@ def _answer(
         for cell in cells
         for batch in batches[cell.task]
     )
-    with responses_progress(console) as progress:
+    killed = [Step(*held) for held in take_killed(store.path.parent)]
+    with responses_progress(console) as progress, StepFile(store.path) as step_file:
         bar = progress.add_task("", total=wanted)
         for group in by_run(cells):
             task = group[0].task
             progress.update(bar, description=f"{task}: {len(group)} cells at once")
+            limits = Limits(
+                fit=steps_in_memory(config, checkpoint, documents[task]), step_file=step_file, say=say
+            )
+            for step in killed:
+                limits.shrink(
+                    step,
+                    f"an earlier run was killed in a step of {step.documents} documents, {step.rows} rows",
+                )
             respond(
                 checkpoint,
                 group,
                 batches[task],
                 store,
-                limits=Limits(rows=rows_in_memory(config, checkpoint, documents[task]), say=say),
+                limits=limits,
                 advance=lambda count: progress.advance(bar, count),
             )
             for notice in store.notices:

@@ -12,7 +12,7 @@ from sparsemm.cache.greedy import GREEDY
 from sparsemm.evaluation import answers
 from sparsemm.evaluation.answers import answer
 from sparsemm.evaluation.generation import generate
-from sparsemm.evaluation.memory import Limits, document_bytes, row_bytes, rows_that_fit
+from sparsemm.evaluation.memory import Limits, Step, document_bytes, row_bytes, steps_that_fit
 from sparsemm.evaluation.responses import Response
 from sparsemm.methods import AdaKV, FullKV, SnapKV
 from sparsemm.models.loading import Checkpoint, load, without_weights
@@ -114,6 +114,35 @@ def test_out_of_memory_gives_the_same_responses(
     assert all("out of memory" in line for line in said)
 
 
+def test_documents_that_do_not_fit_are_answered_one_after_the_other(checkpoint, expected):
+    taken: list[Step] = []
+
+    def fit(wanted: Step, prompt_length: int, question: int) -> Step:
+        taken.append(Step(1, 2))
+        return taken[-1]
+
+    limits = Limits(fit=fit)
+    assert answer(checkpoint, CONVERSATIONS, METHODS, max_new_tokens=NEW_TOKENS, limits=limits) == expected
+    assert len(taken) >= len(CONVERSATIONS)
+    assert limits.documents is None, "a bound of these prompts, not of all"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_a_lack_of_memory_on_the_cpu_is_one(monkeypatch, checkpoint, expected, error):
+    fan_out, held = answers.fan_out, []
+
+    def full_once(*args: Any, **kwargs: Any) -> Any:
+        held.append(kwargs["max_rows"])
+        if len(held) == 1:
+            raise error
+        return fan_out(*args, **kwargs)
+
+    monkeypatch.setattr(answers, "fan_out", full_once)
+    found = answer(checkpoint, CONVERSATIONS, METHODS, max_new_tokens=NEW_TOKENS)
+    assert found == expected
+    assert held[1] < held[0]
+
+
 def test_what_never_fits_is_an_error(monkeypatch, checkpoint):
     def no_device(*args: Any, **kwargs: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
@@ -132,23 +161,29 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(monkeypatch, checkpoint
         answer(checkpoint, CONVERSATIONS, METHODS, max_new_tokens=4)
 
 
-def test_estimated_memory_bounds_the_rows(untrained):
+def test_estimated_memory_bounds_a_step(untrained):
     checkpoint = without_weights({"pretrained": str(untrained), "dtype": "float32"}, "cpu")
     text = checkpoint.model.config.text_config
     shape = model_shape(text)
-    prompts = 3 * document_bytes(shape, 100, 4)
+    prompt = document_bytes(shape, 100, 4)
     row = row_bytes(shape, 100, 20, 4, text.vocab_size)
+    wanted = Step(3, 60)
     for rows in (1, 7, 50):
-        fit = rows_that_fit(
-            prompts + rows * row + row // 2, text, torch.float32, documents=3, max_new_tokens=20
-        )
-        assert fit(100, 0) == rows
-        assert fit(200, 0) <= rows
-    capped = rows_that_fit(10**9, text, torch.float32, documents=3, max_new_tokens=20, max_rows=5)
-    assert capped(100, 0) == 5
-    assert rows_that_fit(1, text, torch.float32, documents=3, max_new_tokens=20)(100, 0) == 1
+        fit = steps_that_fit(3 * prompt + rows * row + row // 2, text, torch.float32, max_new_tokens=20)
+        assert fit(wanted, 100, 0) == (3, rows)
+        assert fit(Step(3, 5), 100, 0) == (3, min(rows, 5))
+        step = fit(wanted, 200, 0)
+        size = step.documents * document_bytes(shape, 200, 4)
+        size += step.rows * row_bytes(shape, 200, 20, 4, text.vocab_size)
+        assert step == (1, 1) or size <= 3 * prompt + rows * row + row // 2
+    # Documents that leave no room for a row are taken one after the other.
+    fewer = steps_that_fit(2 * prompt + row + row // 2, text, torch.float32, max_new_tokens=20)
+    assert fewer(wanted, 100, 0) == (2, 1)
+    assert steps_that_fit(1, text, torch.float32, max_new_tokens=20)(wanted, 100, 0) == (1, 1)
+    capped = steps_that_fit(10**9, text, torch.float32, max_new_tokens=20, max_rows=5)
+    assert capped(wanted, 100, 0) == (3, 5)
     # A question after compression is held like what is generated.
-    longer = prompts + 7 * row_bytes(shape, 100, 20 + 30, 4, text.vocab_size)
-    assert rows_that_fit(longer, text, torch.float32, documents=3, max_new_tokens=20)(100, 30) == 7
+    longer = 3 * prompt + 7 * row_bytes(shape, 100, 20 + 30, 4, text.vocab_size)
+    assert steps_that_fit(longer, text, torch.float32, max_new_tokens=20)(wanted, 100, 30) == (3, 7)
     # K/V of a document: keys and values of all layers and KV heads, twice.
     assert document_bytes(shape, 100, 4) == 2 * 2 * 8 * 4 * 100 * 24 * 4
