@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -173,6 +174,36 @@ def test_ctrl_c(long, tmp_path, untrained, monkeypatch, capfd):
     assert cli.main(command) == 0
     assert f" {30 - kept}/{30 - kept} " in capfd.readouterr().err
     assert tables(results) == tables(long)
+
+
+INTERRUPTED = """
+import os, signal, sys
+from importlib.abc import MetaPathFinder
+from sparsemm import cli
+
+module = sys.argv[1]
+
+class Interrupting(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == module:
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Interrupting())
+sys.exit(cli.main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("module", ["hydra", "torch", "transformers", "lmms_eval.tasks"])
+def test_ctrl_c_while_libraries_are_imported(module, untrained, tmp_path):
+    """The first seconds of a command."""
+    command = [sys.executable, "-c", INTERRUPTED, module, *sweep(untrained)]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 130
+    assert (
+        one_line(ended.stderr) == "sparsemm: interrupted; what was answered is kept, the same command goes on"
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_torn_store_file(long, tmp_path, untrained, monkeypatch, capfd):
