@@ -83,6 +83,7 @@ WRONG = [
     # what nothing heeds
     (["sweep", "+budgt=16"], "sweep has no option 'budgt'; did you mean budget"),
     (["sweep", "++foo=1"], "sweep has no option 'foo'; known: name, output, budget"),
+    (["sweep", "-m", "budget=range(1,1)", "limit=2,3"], "budget=range(1,1) has no value: no job would run"),
     (["sweep", "-m", "+foo=1,2"], "sweep has no option 'foo'"),
     (
         ["sweep", "+model.images_kwarg={a: 1}"],

@@ -69,7 +69,7 @@ def choices(overrides: Sequence[str]) -> list[list[str]]:
     Raises
     ------
     InputError
-        Another sweeper is chosen: it alone would know the jobs.
+        Another sweeper is chosen: it alone would know the jobs. Or an option's range is empty.
     """
     found: dict[str, list[str]] = {}
     for one in OverridesParser.create().parse_overrides([one for one in overrides if one[:1] != "-"]):
@@ -79,6 +79,8 @@ def choices(overrides: Sequence[str]) -> list[list[str]]:
         if one.is_sweep_override():
             values = (f"{key}={value}" for value in one.sweep_string_iterator())
             found[key] = list(dict.fromkeys(values))
+            if not found[key]:
+                raise InputError(f"{one.input_line} has no value: no job would run")
         else:
             found[key] = [f"{key}={one.get_value_element_as_str()}"]
     return list(found.values())
