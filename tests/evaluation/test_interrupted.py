@@ -77,10 +77,9 @@ def kill_when(process: subprocess.Popen, reached: Callable[[], bool], delay: flo
 @pytest.mark.slow
 def test_killed_sweeps_go_on_and_end_with_the_same_files(expected: Path, untrained: Path, tmp_path: Path):
     results, chance = tmp_path / "results/run", random.Random(3)
-    some, more = sorted(chance.sample(range(1, DOCUMENTS), 2))
+    some = chance.randrange(1, DOCUMENTS)
     moments: list[Callable[[], bool]] = [
         lambda: responses(results) >= some * CELLS,
-        lambda: responses(results) >= more * CELLS,
         lambda: cells(results) >= 2,
     ]
     for reached in moments:

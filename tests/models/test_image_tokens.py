@@ -47,7 +47,7 @@ def tokens_of(family: str, inputs: Any, sizes: list[list[tuple[int, int]]]) -> l
 
 
 @families
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_a_box_has_the_tokens_that_change_with_its_pixels(family: str, data: Any) -> None:
     """No filter between the pixels and the patches: to the token."""
@@ -64,7 +64,7 @@ def test_a_box_has_the_tokens_that_change_with_its_pixels(family: str, data: Any
 
 
 @families
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_resized_images_map_as_near_as_their_filter_lets_one_see(family: str, data: Any) -> None:
     assert_between(family, (data.draw(st.integers(9, 100)), data.draw(st.integers(9, 100))), data)
@@ -72,7 +72,7 @@ def test_resized_images_map_as_near_as_their_filter_lets_one_see(family: str, da
 
 @pytest.mark.slow
 @pytest.mark.parametrize("checkpoint", GEOMETRIES)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(data=st.data())
 def test_images_of_real_sizes_in_patches_of_real_sizes(checkpoint: str, data: Any) -> None:
     """Grids that do not divide a tile, large grids pooled, tiles by the dozen."""
