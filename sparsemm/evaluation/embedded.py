@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from PIL import Image, ImageOps
@@ -12,26 +13,50 @@ from sparsemm.documents.opening import whole_pictures
 
 
 def embedded(data: Any) -> Any:
-    """A dataset of `datasets` as it was, but for how its pictures are read.
+    """A dataset of `datasets` as it was, but for how its pictures are read, in lists and structures too.
 
-    `datasets` opens whatever path or address stands in the place of a picture's bytes.
+    `datasets` opens whatever path or address stands in the place of a picture's bytes. What it would decode
+    otherwise (sound, videos, documents) stays encoded: no model here takes it.
 
     Parameters
     ----------
     data : datasets.Dataset
-        Its columns of pictures are found by their type.
+        Its pictures are found by their type.
     """
-    from datasets import Image as Pictures
-
-    columns = {name: kind for name, kind in data.features.items() if isinstance(kind, Pictures)}
-    for name in columns:
-        data = data.cast_column(name, Pictures(decode=False))
+    kinds = {name: kind for name, kind in data.features.items() if undecoded(kind) != kind}
+    for name, kind in kinds.items():
+        data = data.cast_column(name, undecoded(kind))
 
     def read(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        pictures = {name: [picture(one, kind.mode) for one in batch[name]] for name, kind in columns.items()}
-        return {**batch, **pictures}
+        return {**batch, **{name: [_read(one, kind) for one in batch[name]] for name, kind in kinds.items()}}
 
     return data.with_transform(read)
+
+
+def undecoded(kind: Any) -> Any:
+    """A type of `datasets` in which nothing is decoded."""
+    from datasets import LargeList, List
+
+    if isinstance(kind, dict):
+        return {name: undecoded(part) for name, part in kind.items()}
+    if isinstance(kind, List):
+        return List(undecoded(kind.feature), length=kind.length)
+    if isinstance(kind, LargeList):
+        return LargeList(undecoded(kind.feature))
+    return replace(kind, decode=False) if hasattr(kind, "decode") else kind
+
+
+def _read(held: Any, kind: Any) -> Any:
+    """A value of a type with its pictures read."""
+    from datasets import Image as Pictures
+
+    if held is None:
+        return None
+    if isinstance(kind, Pictures):
+        return picture(held, kind.mode) if kind.decode else held
+    if isinstance(kind, dict):
+        return {name: _read(part, kind[name]) for name, part in held.items()}
+    return [_read(part, kind.feature) for part in held] if hasattr(kind, "feature") else held
 
 
 def picture(held: Any, mode: str | None = None) -> Any:

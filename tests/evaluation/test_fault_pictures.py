@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import datasets
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +21,7 @@ from PIL import Image
 from sparsemm import cli
 from sparsemm.configs import InputError
 from sparsemm.documents import make_page
+from sparsemm.evaluation.embedded import embedded
 from sparsemm.evaluation.model import SparseMMChat
 from sparsemm.evaluation.requests import load_documents
 from sparsemm.report.pictures import documents_of
@@ -128,3 +130,48 @@ def test_whole_pictures_are_read(tmp_path: Path) -> None:
     """The same test says nothing against any of the kinds when they are whole."""
     for format in ("PNG", "JPEG", "WEBP", "TIFF", "BMP"):
         Image.open(io.BytesIO(encoded(format))).load()
+
+
+def test_pictures_in_lists_and_structures_are_read_from_their_bytes_alone(tmp_path: Path) -> None:
+    own, foreign = encoded("PNG"), tmp_path / "private.png"
+    foreign.write_bytes(own)
+    here, there = {"bytes": own, "path": None}, {"bytes": None, "path": str(foreign)}
+    kinds = datasets.Features(
+        {
+            "alone": datasets.Image(),
+            "listed": datasets.List(datasets.Image()),
+            "large": datasets.LargeList(
+                {"picture": datasets.Image(mode="L"), "text": datasets.Value("string")}
+            ),
+            "inside": {"picture": datasets.Image(), "deep": {"pictures": datasets.List(datasets.Image())}},
+            "text": datasets.Value("string"),
+            "kept": datasets.Image(decode=False),
+        }
+    )
+
+    def row(one: Any) -> dict[str, Any]:
+        large, inside = [{"picture": one, "text": "a"}], {"picture": here, "deep": {"pictures": [one]}}
+        return {
+            "alone": one,
+            "listed": [here, one],
+            "large": large,
+            "inside": inside,
+            "text": "t",
+            "kept": here,
+        }
+
+    rows = [
+        row(here),
+        *({**row(here), name: row(there)[name]} for name in ("alone", "listed", "large", "inside")),
+    ]
+    rows.append({**row(here), "listed": None, "inside": {"picture": None, "deep": None}})
+    data = datasets.Dataset.from_list(rows, features=kinds)
+    read = embedded(data)
+    assert read[0]["listed"][1].size == read[0]["alone"].size == read[0]["inside"]["deep"]["pictures"][0].size
+    assert (read[0]["large"][0]["picture"].mode, read[0]["large"][0]["text"]) == ("L", "a")
+    assert read[0]["kept"]["bytes"] == own
+    assert read[5]["listed"] is None
+    assert read[5]["inside"]["picture"] is None
+    for number in range(1, 5):
+        with pytest.raises(ValueError, match=r"name a file in the place of a picture \('.*private.png'\)"):
+            read[number]
