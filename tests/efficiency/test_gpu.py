@@ -13,7 +13,7 @@ from sparsemm.configs import InputError
 from sparsemm.efficiency.__main__ import configuration, main
 from sparsemm.efficiency.decode_table import COLUMNS
 from sparsemm.efficiency.gpu import kernel, programme, tokens
-from sparsemm.efficiency.gpu.steps import CUT, FULL
+from sparsemm.efficiency.gpu.steps import CUT, FULL, Found, Step
 from tests.cache.triton_here import in_the_interpreter
 
 NAMES = [
@@ -91,6 +91,18 @@ def test_it_goes_on_with_what_failed_and_measures_nothing_twice(
     assert (told, measured.unfinished) == (["tokens"], ())
     assert len(record(tmp_path)["runs"]) >= 1
     assert (tmp_path / "decode.csv").read_bytes() == before
+
+
+def test_rows_of_a_step_that_was_killed_before_it_was_recorded_are_replaced(tmp_path: Path) -> None:
+    rows = [{"heads": 32, "kv_heads": 8, "kept": kept, "layers": 2, "gb_s": 1.5} for kept in ("all", "even")]
+    step = Step("rates", 1, "", lambda report: Found({}, "kernel.csv", tuple(rows)))
+    state: dict[str, Any] = {"schema_version": 1, "cut": True, "runs": {}, "steps": {}, "tables": {}}
+    for gb_s in (1.5, 2.5):  # as text, from a file, and as numbers
+        rows[0]["gb_s"] = gb_s
+        programme._take(step, state, tmp_path, "now", print)
+        with (tmp_path / "kernel.csv").open(newline="") as file:
+            state["tables"]["kernel.csv"] = list(csv.DictReader(file))
+    assert [row["gb_s"] for row in state["tables"]["kernel.csv"]] == ["2.5", "1.5"]
 
 
 @in_the_interpreter

@@ -43,6 +43,9 @@ COLUMNS: dict[str, str] = {
 }
 """Columns of ``kernel.csv``."""
 
+IDENTITY = ("heads", "kv_heads", "kept", "layers")
+"""Those that say what was measured."""
+
 CALLS = 20
 """Timed turns through all layers, of which the median counts."""
 

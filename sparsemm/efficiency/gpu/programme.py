@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from sparsemm.configs import InputError
 from sparsemm.efficiency import Measured, Report
 from sparsemm.efficiency.clocks import release
 from sparsemm.efficiency.decode_table import COLUMNS as DECODE_COLUMNS
-from sparsemm.efficiency.decode_table import now, read_csv, record, write_csv
+from sparsemm.efficiency.decode_table import IDENTITY, as_text, now, read_csv, record, write_csv
 from sparsemm.efficiency.gpu import kernel
 from sparsemm.efficiency.gpu.steps import CUT, DECODE, FULL, KERNEL, Found, Step, programme
 from sparsemm.models.loading import default_device, torch_device
@@ -25,6 +25,9 @@ from sparsemm.recording import write_json
 SCHEMA_VERSION = 1
 RECORD = "gpu.json"
 TABLES = {DECODE: DECODE_COLUMNS, KERNEL: kernel.COLUMNS}
+IDENTITIES: dict[str, Collection[str]] = {DECODE: IDENTITY, KERNEL: kernel.IDENTITY}
+"""Columns of each table that say what a row is the measurement of."""
+
 SHOWN = {"step": "step", "seconds": "about s", "state": "state", "about": "what it tells"}
 
 
@@ -98,11 +101,23 @@ def _take(step: Step, state: dict[str, Any], folder: Path, began: str, report: A
     entry = {**entry, "took_s": round(time.monotonic() - start, 1), **_rounded(found.numbers)}
     if found.table is not None:
         entry["rows_in"] = found.table
-        table = [*state["tables"].get(found.table, []), *found.rows]
+        table = _with_rows(state["tables"].get(found.table, []), found.rows, IDENTITIES[found.table])
         state["tables"][found.table] = table
         write_csv(folder / found.table, TABLES[found.table], table)
     state["steps"][step.name] = entry
     write_json(folder / RECORD, {name: state[name] for name in ("schema_version", "cut", "runs", "steps")})
+
+
+def _with_rows(
+    table: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], identity: Collection[str]
+) -> list[Mapping[str, Any]]:
+    """A table with new rows, in the place of those of the same: a step that was killed may have left some."""
+
+    def key(row: Mapping[str, Any]) -> tuple[str, ...]:
+        return tuple(as_text(row.get(name)) for name in identity)
+
+    new = {key(row) for row in rows}
+    return [*(row for row in table if key(row) not in new), *rows]
 
 
 def _rounded(numbers: Mapping[str, Any]) -> dict[str, Any]:
