@@ -29,7 +29,12 @@ def not_finite(logits: Tensor) -> Tensor:
 
 
 class FiniteLogits(LogitsProcessor):
-    """Changes nothing; notes which rows had logits that are not finite, at any step.
+    """Changes nothing; notes which rows had logits that are not finite, at any step until they ended.
+
+    Parameters
+    ----------
+    end
+        Id or ids of the end token; None: rows have no end.
 
     Attributes
     ----------
@@ -37,13 +42,20 @@ class FiniteLogits(LogitsProcessor):
         Bool [B]; None before the first step.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, end: int | list[int] | None = None) -> None:
         self.lost: Tensor | None = None
+        self._end = end
+        self._ended: Tensor | None = None
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Look at a step's logits [B, V] and return them."""
         lost = not_finite(scores)
-        self.lost = lost if self.lost is None else self.lost | lost
+        if self.lost is None or self._ended is None:  # the prompt's step
+            self.lost, self._ended = lost, torch.zeros_like(lost)
+            return scores
+        if self._end is not None:
+            self._ended |= torch.isin(input_ids[:, -1], torch.as_tensor(self._end, device=input_ids.device))
+        self.lost = self.lost | (lost & ~self._ended)
         return scores
 
 

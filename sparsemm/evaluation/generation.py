@@ -73,7 +73,8 @@ def generate(
     cache = RaggedCache(
         checkpoint.model.config, method, max_new_tokens=max_new_tokens, backend=backend, **options
     )
-    clock, finite = StepClock(), FiniteLogits()
+    end = checkpoint.model.generation_config.eos_token_id
+    clock, finite = StepClock(), FiniteLogits(end)
     start = time.perf_counter()
     sequences = checkpoint.model.generate(
         **inputs,
@@ -84,7 +85,7 @@ def generate(
         **GREEDY,
     )
     generated = sequences[:, inputs["input_ids"].shape[1] :]
-    tokens = until_end(generated, checkpoint.model.generation_config.eos_token_id)
+    tokens = until_end(generated, end)
     stats, rows = cache.stats(), len(tokens)
     lost = [False] * rows if finite.lost is None else finite.lost.tolist()
     per_layer = stats.realised_per_head.double().mean(dim=-1)  # [layers, B]

@@ -55,7 +55,7 @@ def score_batch(
     sizes = [[image.size] for image in images]
     placed = image_tokens(model.config, processor, inputs, sizes, **checkpoint.images_kwargs)
     with torch.inference_mode(), probe(model) as steps:
-        finite = FiniteLogits()
+        finite = FiniteLogits(model.generation_config.eos_token_id)
         options: dict[str, Any] = {"logits_processor": LogitsProcessorList([finite]), "num_beams": 1}
         output: Any = model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False, **options)  # pyright: ignore
     if finite.lost is not None and bool(finite.lost.any()):
