@@ -86,6 +86,25 @@ def check_ordinary(path: Path) -> None:
         raise ValueError("it is neither a file nor a folder")
 
 
+def output_folder(value: object) -> Path:
+    """The folder that the option ``output`` names, which is there or can be made.
+
+    Raises
+    ------
+    InputError
+        It names none, or a file stands in its way.
+    """
+    if not isinstance(value, str) or not value:
+        raise InputError(f"output must name a folder, got {value!r}")
+    folder = Path(value)
+    for path in (folder, *folder.parents):
+        if path.exists():
+            if not path.is_dir():
+                raise InputError(f"output={value}: {path} is no folder; name another")
+            break
+    return folder
+
+
 def is_within(path: Path, folder: Path) -> bool:
     """Whether a path, its links followed, is in a folder: what data name is opened only if it is."""
     return path.resolve().is_relative_to(folder.resolve())

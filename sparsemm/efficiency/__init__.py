@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sparsemm.configs import InputError
+from sparsemm.configs import output_folder
 
 Report = Callable[[int, int, str], None]
 """Called before every timed run: runs done, runs in all, what comes next."""
@@ -40,9 +40,5 @@ def run(config: Mapping[str, Any], report: Report = lambda done, total, text: No
     InputError
         Wrong options, found before anything runs.
     """
-    output = config["output"]
-    if not isinstance(output, str) or not output:
-        raise InputError(f"output must name a folder, got {output!r}")
-    if Path(output).exists() and not Path(output).is_dir():
-        raise InputError(f"output={output} is no folder: name another")
+    output_folder(config["output"])
     return import_module(f"sparsemm.efficiency.{config['benchmark']}").run(config, report)

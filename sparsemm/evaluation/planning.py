@@ -12,7 +12,7 @@ from rich.filesize import decimal
 
 from sparsemm.cache import model_shape
 from sparsemm.cache.head_mask import HeadMask
-from sparsemm.configs import InputError, nearest
+from sparsemm.configs import InputError, nearest, output_folder
 from sparsemm.evaluation import tasks
 from sparsemm.evaluation.ablations import fractions
 from sparsemm.evaluation.cells import Cell, expand
@@ -67,6 +67,7 @@ def check_options(config: Mapping[str, Any]) -> None:
             )
         if value is not None and value > MOST:
             raise InputError(f"{name} must be at most {MOST}, got {value}")
+    output_folder(config["output"])
     check_settings(config["model"], config["device"])
     memory_limit(config)
     fractions(config)

@@ -17,7 +17,7 @@ from transformers import LogitsProcessorList
 from transformers.utils import logging
 
 from sparsemm.cache.greedy import NOT_FINITE, FiniteLogits
-from sparsemm.configs import InputError
+from sparsemm.configs import InputError, output_folder
 from sparsemm.heads.chosen import choose
 from sparsemm.heads.concentration import write_statistics
 from sparsemm.heads.probe import probe
@@ -162,6 +162,9 @@ def run(config: dict[str, Any]) -> Path:
     output = Path(str(config["output"]))
     if output.suffix != ".safetensors":
         raise InputError(f"output must end with .safetensors, got {output.name!r}")
+    if output.is_dir():
+        raise InputError(f"output={output} is a folder: name a file in it")
+    output_folder(str(output.parent))
     chosen = choose(config)
     logging.disable_progress_bar()
     folder = locate(config["model"]["pretrained"])

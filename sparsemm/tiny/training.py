@@ -22,6 +22,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from sparsemm.configs import output_folder
 from sparsemm.documents import make_page
 from sparsemm.documents.page import GRIDS
 from sparsemm.tiny.architecture import PRESETS, build_model, build_processor
@@ -75,7 +76,7 @@ def train(config: TrainConfig) -> Path:
 
 
 def _train(config: TrainConfig) -> Path:
-    output = Path(config.output)
+    output = output_folder(config.output)
     output.mkdir(parents=True, exist_ok=True)
     device = torch.device(config.device)
     model = build_model(config.preset, seed=config.seed)

@@ -102,8 +102,8 @@ def test_a_folder_that_cannot_be_made(results, untrained, capfd):
     Path("file").write_text("mine")
     before = contents(Path())
     for output, reason in (
-        ("file", "cannot write file/run.json: File exists"),
-        ("file/results", "cannot write file/results/run.json: Not a directory"),
+        ("file", "output=file: file is no folder; name another"),
+        ("file/results", "output=file/results: file is no folder; name another"),
         ("/proc/results", "cannot write /proc/results/run.json: No such file or directory"),
     ):
         assert cli.main(sweep(untrained, f"output={output}")) == 2

@@ -93,7 +93,17 @@ KINDS = [
     Fault("efficiency decode device=[a]", "device must be a device"),
     Fault("efficiency decode output=null", "output must name a folder"),
     Fault("efficiency fanout output=5", "output must name a folder"),
-    Fault("efficiency fanout output=file", "output=file is no folder"),
+    Fault("efficiency fanout output=file", "output=file: file is no folder"),
+    Fault("efficiency fanout output=file/a/b", "output=file/a/b: file is no folder"),
+    Fault("sweep experiment=demo output=file/x", "output=file/x: file is no folder"),
+    Fault("sweep experiment=demo output=null", "output must name a folder, got None"),
+    Fault("heads output=file/x.safetensors", "output=file: file is no folder"),
+    Fault(
+        "heads output=o.safetensors",
+        "output=o.safetensors is a folder: name a file in it",
+        lambda: Path("o.safetensors").mkdir(),
+    ),
+    Fault("train-tiny output=file", "output=file: file is no folder"),
 ]
 PATHS = [
     Fault(sweep("model.pretrained=fifo"), "no checkpoint in fifo"),
