@@ -109,7 +109,19 @@ class Reference:
         AttentionInterface.register(NAME, self.attend)
         AttentionMaskInterface.register(NAME, sdpa_mask)
         model, _ = build(family, NAME)
-        return generate(model, inputs, DynamicCache(config=model.config), **options)
+        cache = DynamicCache(config=model.config)
+        reorder = cache.reorder_cache
+
+        def follow(rows: torch.LongTensor) -> None:
+            """What was kept moves with its row: beams of a prompt may have read it differently.
+
+            transformers 5.17 hands the tiles of an image to other beams than the first in another order.
+            """
+            reorder(rows)
+            self.kept = {layer: [kept[row] for row in rows.tolist()] for layer, kept in self.kept.items()}
+
+        cache.reorder_cache = follow  # pyright: ignore[reportAttributeAccessIssue]
+        return generate(model, inputs, cache, **options)
 
 
 def generate(model: PreTrainedModel, inputs: Any, cache: Any, tokens: int = 6, **options: Any) -> Any:
