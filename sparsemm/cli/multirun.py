@@ -35,7 +35,14 @@ from sparsemm.evaluation.jobs import (
     read_job,
     write_job,
 )
-from sparsemm.evaluation.results import check_folder, derive_union, is_finished, set_broken_aside, write_run
+from sparsemm.evaluation.results import (
+    check_folder,
+    derive_union,
+    has_run,
+    is_finished,
+    set_broken_aside,
+    write_run,
+)
 
 if TYPE_CHECKING:
     from sparsemm.evaluation.cells import Cell
@@ -166,7 +173,10 @@ def run(
         names = {job.values: names[job.values] for job in launched}
         launch = Launch.of(names.values(), groups)
         if first:
-            _announce(launched, launch)
+            for folder in {job.folder for job in launched}:
+                _write_run(folder, jobs)
+            for job, name in zip(launched, launch.names, strict=True):
+                write_job(job.folder, Job(name, launch.id))
         failure, since = None, time.time()
         try:
             start([",".join(_joined(option)) for option in kept], launch)
@@ -183,6 +193,9 @@ def run(
             raise InputError(f"no job could be launched: {_shortly(failure)}") from failure
     else:
         ended, launch, failure = {}, Launch.of((), groups), None
+        for folder in {job.folder for job in jobs} if first else ():
+            if not has_run(folder):
+                _write_run(folder, jobs)
     tables = {folder: derive_union(folder, groups) for folder in _with_cells(jobs)}
     return [_outcome(job, ended.get(job.values), launch, tables.get(job.folder), failure) for job in jobs]
 
@@ -193,15 +206,12 @@ def _joined(option: Sequence[str]) -> list[str]:
     return [option[0], *(value.removeprefix(f"{key}=") for value in option[1:])]
 
 
-def _announce(jobs: Sequence[Planned], launch: Launch) -> None:
-    """Write down what is going to run, for ``sparsemm status``; ``run.json`` holds all jobs' options."""
-    for folder in {job.folder for job in jobs}:
-        configs = [job.config for job in jobs if job.folder == folder]
-        merged = {**configs[0], **{key: _union(configs, key) for key in ("tasks", "methods", "ablations")}}
-        models = {config["model"]["name"]: config["model"] for config in configs}
-        write_run(folder, {**merged, "models": models} if len(models) > 1 else merged)
-    for job, name in zip(jobs, launch.names, strict=True):
-        write_job(job.folder, Job(name, launch.id))
+def _write_run(folder: Path, jobs: Sequence[Planned]) -> None:
+    """Write ``run.json``: the options of all jobs of a folder together."""
+    configs = [job.config for job in jobs if job.folder == folder]
+    merged = {**configs[0], **{key: _union(configs, key) for key in ("tasks", "methods", "ablations")}}
+    models = {config["model"]["name"]: config["model"] for config in configs}
+    write_run(folder, {**merged, "models": models} if len(models) > 1 else merged)
 
 
 def _union(configs: Sequence[Mapping[str, Any]], key: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Jobs of a multirun: files of their own in one folder, one table, and one job's fault is no other's."""
 
+import json
 import sqlite3
 from contextlib import closing
 from dataclasses import asdict
@@ -181,7 +182,11 @@ def test_one_failed_job_stops_no_other_and_runs_again_alone(few, untrained, capf
     after = {job.name: job for job in read_jobs(few / "out")}
     assert [name for name in before if after[name] != before[name]] == ["tiny.tiny_ocr"]
     assert len((few / "out/cells.csv").read_text().splitlines()) == 1 + 3 * 2
+    run = json.loads((few / "out/run.json").read_text())
+    assert list(run["config"]["tasks"]) == ["tiny_ocr", "tiny_docvqa", "tiny_chartqa"], "of all jobs"
+    (few / "out/run.json").write_text("{")
     assert cli.main(grid) == 0  # nothing is left: no job is launched
+    assert json.loads((few / "out/run.json").read_text())["config"] == run["config"]
     assert {job.name: job for job in read_jobs(few / "out")} == after
     assert capfd.readouterr().out.count("documents") == 2 * 3
 
