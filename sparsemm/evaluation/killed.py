@@ -34,7 +34,8 @@ class StepFile:
     @contextmanager
     def holding(self, documents: int, rows: int) -> Iterator[None]:
         """Say that a step of so many documents and rows is in progress, for as long as the context lasts."""
-        os.pwrite(self._handle, f"{documents} {rows}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # the disk is full: the store says so
+            os.pwrite(self._handle, f"{documents} {rows}\n".encode(), 0)
         try:
             yield
         finally:

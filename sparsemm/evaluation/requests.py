@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from itertools import groupby, islice
+from pathlib import Path
 from typing import Any
 
 from lmms_eval.api.instance import Instance
@@ -184,8 +185,9 @@ def load_documents(
     if task not in BENCHMARKS:
         check_data(task)
     with quiet(task):
-        loaded: Any = build(task, options or {}) if task in BENCHMARKS else _local(task)
-        loaded.build_all_requests(limit=limit, rank=0, world_size=1)
+        loaded: Any = build(task, options or {}) if task in BENCHMARKS else local_task(task, include_path())
+        with _texts_are_made_later(loaded):
+            loaded.build_all_requests(limit=limit, rank=0, world_size=1)
     requests: Sequence[Instance] = loaded.instances
     if not requests:
         raise InputError(f"the task {task} has no documents")
@@ -196,11 +198,41 @@ def load_documents(
     return sorted(found, key=lambda document: document.doc_id)
 
 
-def _local(task: str) -> Any:
-    """A new task object of lmms-eval for a local task."""
-    manager = TaskManager(
-        "ERROR", include_path=str(include_path()), include_defaults=False, model_name="sparsemm"
-    )
+@contextmanager
+def _texts_are_made_later(loaded: Any) -> Iterator[None]:
+    """Let requests be built although the texts of some documents cannot be made.
+
+    A text is made again when its document is asked, and fails that document alone.
+
+    Raises
+    ------
+    Exception
+        No text could be made: what the first one raised.
+    """
+    make, made, errors = loaded.doc_to_text, 0, []
+
+    def text(*given: Any, **named: Any) -> Any:
+        nonlocal made
+        try:
+            result = make(*given, **named)
+        except Exception as error:  # whatever a task's own code may raise
+            errors.append(error)
+            return ""
+        made += 1
+        return result
+
+    loaded.doc_to_text = text
+    try:
+        yield
+    finally:
+        del loaded.doc_to_text
+    if errors and not made:
+        raise errors[0]
+
+
+def local_task(task: str, folder: Path) -> Any:
+    """A new task object of lmms-eval for a task of a folder."""
+    manager = TaskManager("ERROR", include_path=str(folder), include_defaults=False, model_name="sparsemm")
     return get_task_dict([task], manager, "chat")[task]
 
 

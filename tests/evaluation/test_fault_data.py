@@ -76,6 +76,28 @@ def test_what_the_line_advises_helps(data, untrained, capfd):
     assert contents(data.parent) == whole
 
 
+def test_a_question_that_is_no_text_fails_its_document_alone(data, untrained, capfd):
+    """Text would be made of it: "None"."""
+    change(data, "question", {1: None})
+    assert cli.main(sweep(untrained)) == 1
+    shown = capfd.readouterr()
+    reason = "ValueError: its question is no text: None"
+    assert f"failed: tiny_ocr document 1: {reason}" in " ".join(shown.out.split())
+    assert "1 document could not be answered" in shown.out
+    assert "Traceback" not in shown.err
+    assert load_results(Path("results/sweep"))["n_failed"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("question", [None, 7, b"what"])
+def test_questions_that_are_no_text_are_one_line(question, data, untrained, capfd):
+    table = pq.read_table(data)
+    column = table.schema.get_field_index("question")
+    pq.write_table(table.set_column(column, "question", pa.array([question] * len(table))), data)
+    assert cli.main(sweep(untrained)) == 2
+    assert "tiny_ocr: " in one_line(capfd.readouterr().err)
+    assert temporary(Path()) == []
+
+
 def test_an_unreadable_image_fails_alone_and_is_asked_again(data, untrained, capfd):
     whole = data.read_bytes()
     change(data, "image", {1: {"bytes": b"no image", "path": None}})
@@ -105,13 +127,10 @@ def test_an_unreadable_image_fails_alone_and_is_asked_again(data, untrained, cap
         assert (results / name).read_bytes() == Path("fresh", name).read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("column", "phase"), [("question", "before it is asked"), ("answer", "when it is scored")]
-)
-def test_a_tasks_own_code_that_fails_is_one_line(column, phase, data, untrained, capfd):
-    """Where lmms-eval scores, it tries for 8 s, and then says no more than that it tried."""
+def test_a_tasks_own_code_that_fails_to_score_is_one_line(data, untrained, capfd):
+    """lmms-eval tries for 8 s, and then says no more than that it tried."""
     whole = data.read_bytes()
-    change(data, column, {1: None})
+    change(data, "answer", {1: None})
     assert cli.main(sweep(untrained)) == 2
     line = one_line(capfd.readouterr().err)
     assert "lmms-eval failed at the task tiny_ocr: " in line
@@ -120,9 +139,8 @@ def test_a_tasks_own_code_that_fails_is_one_line(column, phase, data, untrained,
     assert not (results / "cells").exists()
     assert not (results / "cells.csv").exists()
     assert temporary(Path()) == []
-    assert len(stored(results)) == (6 if phase == "when it is scored" else 0)
+    assert len(stored(results)) == 6
 
     data.write_bytes(whole)
     assert cli.main(sweep(untrained)) == 0
-    if phase == "when it is scored":
-        assert " 0/0 " in capfd.readouterr().err  # what was answered is kept
+    assert " 0/0 " in capfd.readouterr().err  # what was answered is kept

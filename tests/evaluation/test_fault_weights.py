@@ -4,10 +4,12 @@ A fault more is a row more of `WEIGHTS`.
 """
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from sparsemm import cli
 from sparsemm.configs import InputError
@@ -63,3 +65,32 @@ def test_all_others_that_read_a_model(untrained, tmp_path, monkeypatch, capfd):
     chat = SparseMMChat(str(model), method="snapkv", budget=16, window=8, device="cpu")
     with pytest.raises(InputError, match="document 0 has no answer: FloatingPointError: the model's logits"):
         answer(chat, [{"max_new_tokens": 4}])
+
+
+SHAPES: dict[str, tuple[Callable[[Tensor], Tensor | None], str]] = {
+    "of another shape": (
+        lambda weight: weight[:, :-1].contiguous(),
+        "does not fit its own config.json: the weights model.language_model.layers.1.mlp.up_proj.weight have "
+        "the shape [384, 191], and [384, 192] is wanted",
+    ),
+    "lacking": (
+        lambda weight: None,
+        "is not whole: it lacks the weights model.language_model.layers.1.mlp.up_proj.weight",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", SHAPES)
+def test_weights_that_do_not_fit_the_configuration_are_named(fault, untrained, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    change, said = SHAPES[fault]
+    model = shutil.copytree(untrained, tmp_path / "model")
+    weights = load_file(model / "model.safetensors")
+    [name] = [name for name in weights if name.endswith("layers.1.mlp.up_proj.weight")]
+    changed = change(weights.pop(name))
+    if changed is not None:
+        weights[name] = changed
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    assert cli.main(sweep(model)) == 2
+    assert one_line(capfd.readouterr().err) == f"sparsemm: the checkpoint in {model} {said}"
+    assert not Path("results").exists()

@@ -80,7 +80,9 @@ KINDS = [
         Fault(sweep(f"model.pretrained={value}"), "model.pretrained must be a folder or a name on the hub")
         for value in ("null", "[a]", "{a: 1}", "3", "true")
     ),
-    Fault(sweep("model.name=[a]"), "model.name must be a name"),
+    *(Fault(sweep(f"model.name={value}"), "model.name must be a name") for value in ("[a]", "2025", "true")),
+    Fault(sweep("tasks.tiny_ocr.metric=nope"), "the task tiny_ocr has no metric 'nope'; known: ocrbench_acc"),
+    Fault(sweep("tasks.tiny_ocr.metric=3"), "tasks.tiny_ocr.metric must be a text, got 3"),
     Fault(sweep("device=[a]"), "device must be a device"),
     Fault(sweep("model.quantization=[a]"), "model.quantization must be options"),
     Fault("heads model.pretrained=[a]", "model.pretrained must be"),
