@@ -26,7 +26,10 @@ class StepFile:
 
     def __init__(self, store_file: Path) -> None:
         self.path = store_file.with_suffix(SUFFIX)
-        self._handle = os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o666)
+        try:
+            self._handle = os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o666)
+        except OSError as error:  # a link or a folder of this name
+            raise OSError(f"cannot write {self.path}: {error.strerror}; move it away") from error
         with contextlib.suppress(OSError):  # a disk without locks: a kill teaches nothing there
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.ftruncate(self._handle, 0)

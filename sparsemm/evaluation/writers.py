@@ -187,6 +187,8 @@ def lock_is_held(lock: Path) -> bool:
     """Whether a store file's writer is alive; works in a read-only folder, where `FileLock` would not."""
     import fcntl
 
+    if not lock.is_file():  # a pipe would be waited for
+        return False
     try:
         with lock.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

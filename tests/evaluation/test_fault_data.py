@@ -76,16 +76,20 @@ def test_what_the_line_advises_helps(data, untrained, capfd):
     assert contents(data.parent) == whole
 
 
-def test_a_question_that_is_no_text_fails_its_document_alone(data, untrained, capfd):
-    """Text would be made of it: "None"."""
-    change(data, "question", {1: None})
+def assert_one_fails(untrained: Path, capfd: pytest.CaptureFixture[str], reason: str) -> None:
+    """A sweep of which document 1 alone fails, under both cells."""
     assert cli.main(sweep(untrained)) == 1
     shown = capfd.readouterr()
-    reason = "ValueError: its question is no text: None"
     assert f"failed: tiny_ocr document 1: {reason}" in " ".join(shown.out.split())
     assert "1 document could not be answered" in shown.out
     assert "Traceback" not in shown.err
     assert load_results(Path("results/sweep"))["n_failed"].tolist() == [1, 1]
+
+
+def test_a_question_that_is_no_text_fails_its_document_alone(data, untrained, capfd):
+    """Text would be made of it: "None"."""
+    change(data, "question", {1: None})
+    assert_one_fails(untrained, capfd, "ValueError: its question is no text: None")
 
 
 @pytest.mark.parametrize("question", [None, 7, b"what"])
@@ -101,14 +105,9 @@ def test_questions_that_are_no_text_are_one_line(question, data, untrained, capf
 def test_an_unreadable_image_fails_alone_and_is_asked_again(data, untrained, capfd):
     whole = data.read_bytes()
     change(data, "image", {1: {"bytes": b"no image", "path": None}})
-    assert cli.main(sweep(untrained)) == 1
-    shown = capfd.readouterr()
     reason = "UnidentifiedImageError: cannot identify image file"
-    assert f"failed: tiny_ocr document 1: {reason}" in " ".join(shown.out.split())
-    assert "1 document could not be answered" in shown.out
-    assert "Traceback" not in shown.err
+    assert_one_fails(untrained, capfd, reason)
     results = Path("results/sweep")
-    assert load_results(results)["n_failed"].tolist() == [1, 1]
     samples: Any = pd.read_parquet(results / "samples.parquet").set_index("doc_id")
     assert all(error.startswith(reason) for error in samples.loc[1, "error"])
     assert (samples.loc[1, "response"] == "").all()

@@ -105,6 +105,8 @@ def test_a_writer_that_is_alive_was_not_killed(tmp_path: Path) -> None:
     for name, text in {"a": "", "b": "x y\n", "c": "1\n"}.items():
         (tmp_path / f"{name}.step").write_text(text)
     (tmp_path / "d.step").symlink_to("/etc/hostname")
+    with pytest.raises(OSError, match=r"cannot write .*d\.step: .*; move it away"):
+        StepFile(tmp_path / "d.sqlite")
     (tmp_path / "e.step").write_text("3 9\n")
     assert take_killed(tmp_path) == [(3, 9)]
     assert [path.name for path in tmp_path.iterdir()] == ["d.step"]

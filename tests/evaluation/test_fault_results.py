@@ -200,6 +200,14 @@ def test_a_broken_run_json_is_said_and_written_anew(
     assert json.loads((results / "run.json").read_text())["config"]["limit"] == 2
 
 
+def test_a_pipe_for_a_lock_is_not_waited_for(results: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    lock = results / "responses/0.lock"
+    lock.unlink(missing_ok=True)
+    os.mkfifo(lock)
+    assert cli.main(["status", str(results)]) == 0
+    assert f"{len(CELLS) + 1} of {len(CELLS) + 1} cells are finished" in capfd.readouterr().out
+
+
 def test_a_newer_store_is_left_alone(results: Path, untrained: Path, capfd) -> None:
     file = results / "responses/0.sqlite"
     with closing(sqlite3.connect(file)) as connection:
